@@ -1,0 +1,3 @@
+"""flashboot: an in-memory flash bootloader for cloud instances."""
+
+__version__ = "0.1.0"
