@@ -1,0 +1,1 @@
+"""AWS: settings, clients, metadata, tags. The only place that makes botocore clients."""
