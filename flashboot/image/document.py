@@ -102,6 +102,12 @@ class Fields:
             raise self.fail(f"{key} is not an object of at most {cap} texts")
         return value
 
+    def facts(self, key: str, *, cap: int = 64) -> dict[str, int | str]:
+        value = self._take(key, dict, None)
+        if len(value) > cap or not all(type(item) in (int, str) for item in value.values()):
+            raise self.fail(f"{key} is not an object of at most {cap} numbers and texts")
+        return value
+
     def digest(self, key: str) -> bytes:
         text = self.text(key)
         try:
