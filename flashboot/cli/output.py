@@ -1,0 +1,56 @@
+"""Where words go: results to stdout, everything for people to stderr, errors to both.
+
+With --json stdout holds exactly one JSON object, whether the verb succeeded or not; its keys are
+an interface: they are added to, never renamed.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flashboot.errors import FlashbootError, explain
+
+
+def result(value: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """The verb's result: `value` where JSON was asked for, else `text`."""
+    print(json.dumps(value, indent=2) if as_json else text)
+
+
+def say(text: str) -> None:
+    """A line for people."""
+    print(f"flashboot: {text}", file=sys.stderr)
+
+
+def error(cause: FlashbootError, *, as_json: bool) -> None:
+    """The one line that an error ends in, and its object where JSON was asked for."""
+    line = explain(cause)
+    say(f"error: {line}")
+    if as_json:
+        value = {
+            "kind": type(cause).__name__,
+            "message": line.removesuffix(f" [{cause.advice}]"),
+            "exit_code": cause.exit_code,
+            "hint": cause.advice,
+        }
+        print(json.dumps({"error": value}, indent=2))
+
+
+def table(rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> str:
+    """`rows`, the first the headings, in columns; those in `numeric` are right-aligned."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (
+            cell.rjust(width) if column in numeric else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(map(line, rows))
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> str:
+    """Named values, one a line, their values in one column; those without value are left out."""
+    width = max(len(name) for name, _ in pairs)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs if value)
