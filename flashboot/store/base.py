@@ -2,6 +2,8 @@
 
 A store keeps whole immutable objects under short ASCII keys. It promises nothing about what the
 bytes mean: readers decide with their own SHA-256, so no implementation spends time on checksums.
+A key must not be the folder of another one ('a' beside 'a/b'): directories cannot hold that, nor
+can S3 servers which keep objects in one.
 """
 
 import re

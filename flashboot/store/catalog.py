@@ -30,7 +30,8 @@ class Published:
 
 def image_names(store: Store) -> tuple[str, ...]:
     """The names of all images in the store, sorted."""
-    return tuple(key.removeprefix(PREFIX) for key in store.keys(PREFIX))
+    names = (key.removeprefix(PREFIX) for key in store.keys(PREFIX))
+    return tuple(name for name in names if statement.is_name(name))
 
 
 def fetch_statement(store: Store, name: str) -> tuple[Statement, bytes]:
@@ -81,5 +82,9 @@ def fetch_blob(store: Store, key: str, blob: Blob, *, what: str) -> bytes:
 def check_blob(data: bytes, blob: Blob, *, what: str) -> None:
     """`data` is `blob`. Raises DigestMismatch."""
     found = hashlib.sha256(data).digest()
-    if found != blob.digest or len(data) != blob.length:
+    if len(data) != blob.length:
+        raise DigestMismatch(
+            f"{what} of {len(data)} bytes", found.hex(), f"{blob.digest.hex()} of {blob.length}"
+        )
+    if found != blob.digest:
         raise DigestMismatch(what, found.hex(), blob.digest.hex())
