@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashboot.errors import DigestMismatch, MalformedDocument
+from flashboot.errors import DigestMismatch, DocumentTooLarge, MalformedDocument
 from flashboot.image import document
 from flashboot.image.protocol import Tail
-from flashboot.units import MIB
+from flashboot.units import KIB, MIB
 
 SCHEMA = "flashboot.handoff/1"
+MAX_BYTES = 64 * KIB  # of handoff.json
 DIRECTORY = "flashboot"  # below the root of the RAM OS
 DEFAULT_BUDGET = 256 * MIB  # what the flasher may hold of an image at any time, bytes
+MIN_BUDGET = 96 * MIB  # below this the threads' own buffers leave no room for what is fetched
+DEFAULT_PATIENCE = 600  # seconds that the flasher asks a silent store before it gives up
 
 _SAFE = re.compile(r"[A-Za-z0-9.,:_-]*")  # network.env is read by a shell
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -69,6 +72,7 @@ class Handoff:
     cloud: Mapping[str, str] = field(default_factory=dict)
     tail: Tail = Tail.SIGNATURES
     budget: int = DEFAULT_BUDGET
+    patience: int = DEFAULT_PATIENCE  # seconds, before the first write only
 
     def __post_init__(self) -> None:
         if not _RUN.fullmatch(self.run):
@@ -90,12 +94,17 @@ class Bundle:
     statement: bytes  # in its envelope
     table: bytes  # as stored
     authorized_keys: bytes = b""
-    host_keys: Mapping[str, bytes] = field(default_factory=dict)
+    # Private: never in a repr, which is what logs and tracebacks show.
+    host_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     ca_bundle: bytes = b""
 
 
 def dump(handoff: Handoff) -> bytes:
-    """The handoff in its one spelling."""
+    """The handoff in its one spelling.
+
+    Raises DocumentTooLarge and MalformedDocument where the flasher would: better here, on a node
+    that still serves.
+    """
     root, network = handoff.root, handoff.network
     value: dict[str, Any] = {
         "schema": SCHEMA,
@@ -108,6 +117,7 @@ def dump(handoff: Handoff) -> bytes:
         "staged_at": handoff.staged_at,
         "tail": handoff.tail.value,
         "budget": handoff.budget,
+        "patience": handoff.patience,
         "cloud": dict(handoff.cloud),
         "root": {
             "serial": root.serial,
@@ -119,11 +129,15 @@ def dump(handoff: Handoff) -> bytes:
         },
         "network": {"mac": network.mac, "ntp": network.ntp, "dns": list(network.dns)},
     }
-    return document.dump(value)
+    data = document.dump(value)
+    load(data)
+    return data
 
 
 def load(data: bytes) -> Handoff:
-    """The handoff in `data`. Raises MalformedDocument."""
+    """The handoff in `data`. Raises DocumentTooLarge and MalformedDocument."""
+    if len(data) > MAX_BYTES:
+        raise DocumentTooLarge("handoff", len(data), MAX_BYTES)
     fields = document.load(data, what="handoff")
     schema = fields.text("schema")
     if schema != SCHEMA:
@@ -153,7 +167,8 @@ def load(data: bytes) -> Handoff:
         staged_at=fields.number("staged_at"),
         cloud=fields.mapping("cloud"),
         tail=Tail(tail),
-        budget=fields.number("budget", low=16 * MIB),
+        budget=fields.number("budget", low=MIN_BUDGET),
+        patience=fields.number("patience", low=1, high=86400),
     )
     for part in (root, network, fields):
         part.finish()

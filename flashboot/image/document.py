@@ -14,7 +14,14 @@ T = TypeVar("T")
 
 
 def dump(value: Mapping[str, Any]) -> bytes:
-    """`value` in its one spelling."""
+    """`value` in its one spelling. Raises MalformedDocument for text that UTF-8 cannot hold."""
+    try:
+        return _spell(value)
+    except UnicodeEncodeError as error:
+        raise MalformedDocument("document", f"it cannot be written as UTF-8 ({error})") from error
+
+
+def _spell(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -43,6 +50,7 @@ def load(data: bytes, *, what: str) -> "Fields":
             parse_constant=refuse,
             parse_int=whole,
         )
+        _spell(value)  # an escaped half of a surrogate pair is no text: it could not be written
     except (ValueError, RecursionError) as error:
         raise MalformedDocument(what, f"not JSON ({error})") from error
     if not isinstance(value, dict):

@@ -8,7 +8,6 @@ images are issue B; the place for them is here and in `open_envelope`.
 """
 
 import base64
-import binascii
 
 from flashboot.errors import DocumentTooLarge, MalformedDocument
 from flashboot.image import document
@@ -46,5 +45,5 @@ def open_envelope(data: bytes) -> bytes:
     fields.finish()
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error is one; letters beyond ASCII give a plain one
         raise MalformedDocument(what, f"the payload is not base64 ({error})") from error

@@ -8,14 +8,15 @@ before the commit leaves a disk that does not boot rather than a mixture of two 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flashboot.errors import NotVerified
-from flashboot.image.extents import Extent
+from flashboot.errors import NotVerified, WrongDevice
+from flashboot.image.extents import Extent, subtract
 from flashboot.image.table import ChunkTable
 from flashboot.units import MIB
 
 # A backup GPT takes the last 33 sectors and md's old superblocks the last 64 to 128 KiB
 # (UEFI 2.10, 5.3.2; md(4)); LVM, filesystems and new md formats begin within the first MiB.
 SIGNATURE_SPAN = 1 * MIB
+HEAD_SIZES = (512, 4096)  # bytes of a sector 0
 
 
 class Tail(StrEnum):
@@ -27,7 +28,11 @@ class Tail(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClearHead:
-    """Sector 0 becomes zeroes: nothing on this disk boots from here on. The point of no return."""
+    """Sector 0 becomes zeroes: nothing on this disk boots from here on. The point of no return.
+
+    Flushed and read back within this step: if a body write could overtake it, a power cut would
+    leave OLD's sector 0 over parts of NEW. The crash model shows that it would.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,10 @@ class ReadBack:
 
 @dataclass(frozen=True, slots=True)
 class CommitHead:
-    """Sector 0 becomes the image's: the disk boots NEW. Needs a `Verified`."""
+    """Sector 0 becomes the image's: the disk boots NEW. Needs a `Verified`.
+
+    Flushed and read back within this step.
+    """
 
 
 Step = ClearHead | WriteBody | EraseTail | Flush | ReadBack | CommitHead
@@ -78,10 +86,17 @@ def tail_extents(image_size: int, device_size: int, *, tail: Tail) -> tuple[Exte
     )
 
 
+def writable(whole: Extent, protected: tuple[Extent, ...]) -> tuple[Extent, ...]:
+    """The parts of `whole` that a body write may touch."""
+    return subtract((whole,), protected)
+
+
 def unprotected(
     *, image_size: int, device_size: int, sector_size: int, tail: Tail
 ) -> tuple[Step, ...]:
-    """The steps without an island."""
+    """The steps without an island. Raises WrongDevice for a device that is too small."""
+    if image_size > device_size:
+        raise WrongDevice(f"an image of {image_size} bytes needs more than {device_size}")
     head = (Extent(0, sector_size),)
     beyond = tail_extents(image_size, device_size, tail=tail)
     erase: tuple[Step, ...] = (EraseTail(beyond),) if beyond else ()
@@ -111,6 +126,8 @@ class Verified:
     head: bytes
 
     def __post_init__(self) -> None:
+        if len(self.head) not in HEAD_SIZES:
+            raise NotVerified("the device", f"{len(self.head)} bytes are no sector 0")
         if len(self.observed) != len(self.table.chunks):
             problem = f"{len(self.observed)} of {len(self.table.chunks)} chunks were read back"
             raise NotVerified("the device", problem)

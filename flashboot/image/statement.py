@@ -93,9 +93,14 @@ class Statement:
         return f"tables/{self.table.digest.hex()}"
 
 
+def is_name(text: str) -> bool:
+    """Whether an image may have this name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def check_name(name: str) -> str:
     """`name` where it can name an image. Raises MalformedDocument."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         problem = f"{name[:140]!r} is not a name (letters, digits, . _ -, at most 128)"
         raise MalformedDocument("image name", problem)
     return name
@@ -136,7 +141,7 @@ def require_fit(statement: Statement, reasons: tuple[str, ...]) -> None:
 
 
 def dump(statement: Statement) -> bytes:
-    """The statement in its one spelling."""
+    """The statement in its one spelling. Raises MalformedDocument where no reader would take it."""
     value: dict[str, Any] = {
         "schema": SCHEMA,
         "name": statement.name,
@@ -156,7 +161,9 @@ def dump(statement: Statement) -> bytes:
             "kernel": _dump_blob(statement.ramos.kernel),
             "initramfs": _dump_blob(statement.ramos.initramfs),
         }
-    return document.dump(value)
+    data = document.dump(value)
+    load(data)
+    return data
 
 
 def load(data: bytes) -> Statement:

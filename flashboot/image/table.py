@@ -86,6 +86,8 @@ class ChunkTable:
         wanted = chunk_count(self.image_size)
         if wanted > MAX_CHUNKS or len(self.chunks) != wanted:
             return f"{len(self.chunks)} chunks do not tile an image of {self.image_size} bytes"
+        if len(self.packs) > MAX_PACKS:
+            return f"{len(self.packs)} packs are more than the {MAX_PACKS} accepted"
         if len({pack.digest for pack in self.packs}) != len(self.packs):
             return "a pack stands twice"
         for pack in self.packs:
