@@ -21,7 +21,7 @@ def kmsg(text: str, *, priority: int = INFO, path: str = "/dev/kmsg") -> bool:
     Never raises: where there is no log, there is nobody to tell.
     """
     prefix = f"<{_FACILITY_USER << 3 | priority}>flashboot: ".encode()
-    room = _LINE_BYTES - len(prefix)
+    room = _LINE_BYTES - len(prefix) - 1
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:
