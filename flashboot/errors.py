@@ -2,8 +2,9 @@
 
 The docstring of a class is its sentence: the facts given to the constructor fill the braces.
 Library code raises these and never exits; `flashboot.cli.main` prints one and exits with its code.
-Codes: 2 usage, 3 confirmation, 10-19 image documents, 20-29 stores, 30-39 the machine,
-40-49 flashing, 50-59 the node's verbs, 60-69 the cloud, 70 publishing, 130 interrupted.
+Codes: 1 anything else, 2 usage, 3 confirmation, 10-19 image documents, 20-29 stores,
+30-39 the machine, 40-49 flashing, 50-59 the node's verbs, 60-69 the cloud, 70 publishing,
+130 interrupted.
 """
 
 from typing import ClassVar
@@ -21,17 +22,22 @@ class FlashbootError(Exception):
         self.advice = type(self).hint if hint is None else hint
 
     def __str__(self) -> str:
-        return (type(self).__doc__ or "{}").format(*self.facts)
+        try:
+            return (type(self).__doc__ or "{}").format(*self.facts)
+        except IndexError:  # too few facts: a poor sentence is better than a second error
+            return ": ".join([type(self).__name__, *map(str, self.facts)])
 
 
 def explain(error: BaseException) -> str:
     """One line: the error, then each cause behind an arrow, then the advice in brackets."""
     parts: list[str] = []
+    seen: list[BaseException] = []
     link: BaseException | None = error
-    while link is not None:
-        text = str(link) or type(link).__name__
+    while link is not None and link not in seen:
+        text = " ".join(str(link).split()) or type(link).__name__
         if not parts or text not in parts[-1]:
             parts.append(text)
+        seen.append(link)
         link = link.__cause__
     advice = getattr(error, "advice", "")
     return " -> ".join(parts) + (f" [{advice}]" if advice else "")

@@ -6,7 +6,7 @@ docs/formats/record.md lists the fields. No secret is ever a fact.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -16,7 +16,10 @@ from flashboot.units import KIB, MIB
 
 SCHEMA = "flashboot.record/1"
 MAX_BYTES = 4 * MIB
-_MAX_LINE = 64 * KIB
+_MAX_LINE = 512 * KIB
+# What a line is cut to, in characters: a report is made while things fail, so it takes any text.
+MAX_TEXT = 16 * KIB
+MAX_FACT = 512
 
 
 class Program(StrEnum):
@@ -70,19 +73,42 @@ def key(instance: str, run: str, *, program: Program) -> str:
 
 
 def dump(record: Record) -> bytes:
-    """The record as lines; the first names run and instance."""
+    """The record as lines; the first names run and instance.
+
+    Whatever the events hold, `load` reads it: long texts are cut, what is not UTF-8 becomes '?',
+    and of more events than fit into MAX_BYTES a note stands for the oldest.
+    """
     head = {"schema": SCHEMA, "run": record.run, "instance": record.instance}
-    return b"".join(line + b"\n" for line in (document.dump(head), *map(_line, record.events)))
+    room = MAX_BYTES - _MAX_LINE  # the rest is for head and note
+    lines: list[bytes] = []
+    for event in reversed(record.events):
+        line = _line(event)
+        room -= len(line) + 1
+        if room < 0:
+            left_out = len(record.events) - len(lines)
+            text = f"{left_out} earlier events did not fit and are left out"
+            lines.append(_line(replace(event, kind=Kind.NOTE, text=text, facts={})))
+            break
+        lines.append(line)
+    return b"\n".join((document.dump(head), *reversed(lines), b""))
+
+
+def _clean(text: str, cap: int) -> str:
+    short = text if len(text) <= cap else text[: cap - 1] + "…"
+    return short.encode(errors="replace").decode()
 
 
 def _line(event: Event) -> bytes:
     value: dict[str, Any] = {
         "time": event.time,
         "program": event.program.value,
-        "phase": event.phase,
+        "phase": _clean(event.phase, MAX_FACT),
         "kind": event.kind.value,
-        "text": event.text,
-        "facts": dict(event.facts),
+        "text": _clean(event.text, MAX_TEXT),
+        "facts": {
+            name: _clean(fact, MAX_FACT) if isinstance(fact, str) else int(fact)
+            for name, fact in event.facts.items()
+        },
     }
     return document.dump(value)
 
@@ -116,7 +142,7 @@ def _events(lines: Iterable[bytes]) -> Iterable[Event]:
             program=Program(program),
             phase=fields.text("phase"),
             kind=Kind(kind),
-            text=fields.text("text", cap=16 * KIB),
+            text=fields.text("text", cap=MAX_TEXT),
             facts=fields.facts("facts"),
         )
         fields.finish()
