@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from flashboot.errors import MachineError
+from flashboot.errors import CommandFailed, MachineError
 from flashboot.machine.blockdevices import (
     EBS_MODEL,
     INSTANCE_STORE_MODEL,
+    deactivate_lvm,
     disk_named,
     disk_of,
     disks,
@@ -239,3 +240,55 @@ def test_disks_without_bytes_and_unknown_ones(nitro: FakeMachine) -> None:
         disk_of(DeviceNumber(1, 2), tree=nitro.tree)
     with pytest.raises(MachineError, match="no md array"):
         stop_md("nvme0n1", tree=nitro.tree)
+
+
+def tool(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize("with_mdadm", [True, False])
+def test_stops_an_array(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, with_mdadm: bool
+) -> None:
+    home = machine.layer("md0", "9:0", md__level="raid0", md__array_state="clean")
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    if with_mdadm:
+        tool(
+            tmp_path / "bin",
+            "mdadm",
+            f'echo "$@" > {tmp_path}/call; echo clear > {home}/md/array_state',
+        )
+    stop_md("md0", tree=machine.tree)
+    assert (home / "md/array_state").read_text() == "clear\n"
+    if with_mdadm:
+        assert (tmp_path / "call").read_text() == "--stop /dev/md0\n"
+
+
+def test_an_array_in_use_does_not_stop(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine.layer("md0", "9:0", md__level="raid0", md__array_state="clean")
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    tool(tmp_path / "bin", "mdadm", "echo 'mdadm: Cannot get exclusive access' >&2; exit 1")
+    with pytest.raises(CommandFailed, match="Cannot get exclusive access"):
+        stop_md("md0", tree=machine.tree)
+    tool(tmp_path / "bin", "mdadm", "exit 0")
+    with pytest.raises(MachineError, match="still clean"):
+        stop_md("md0", tree=machine.tree)
+
+
+def test_deactivates_a_volume_group_and_looks_again(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine.layer("dm-1", "253:1", dm__name="data-lv", dm__uuid="LVM-abc")
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    tool(tmp_path / "bin", "vgchange", f'echo "$@" > {tmp_path}/call')
+    deactivate_lvm("other", tree=machine.tree)
+    assert (tmp_path / "call").read_text() == "--activate n -- other\n"
+    with pytest.raises(MachineError, match=r"\(data-lv\) is still active"):
+        deactivate_lvm("data", tree=machine.tree)
