@@ -208,7 +208,7 @@ def remount_read_only(path: str, *, timeout_seconds: float) -> None:
     """Make the filesystem at `path` read-only (mount(2), MS_REMOUNT); errors as for `unmount`."""
     number = _in_child("remount", path, timeout_seconds)
     if number == errno.EBUSY:
-        raise DeviceBusy(path, f"files are open for writing by {_who(path)}")
+        raise DeviceBusy(path, f"it does not become read-only; {_who(path)}")
     if number:
         raise MachineError(path, f"was not made read-only: {_words(number)}")
 
