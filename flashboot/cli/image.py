@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from flashboot.cli import image_list
+from flashboot.cli import image_list, image_publish, image_show, image_verify, image_write
 from flashboot.cli.parser import add_group
 
 if TYPE_CHECKING:
     from flashboot.cli.parser import Verbs
 
-VERBS = (image_list,)
+VERBS = (image_publish, image_list, image_show, image_verify, image_write)
 
 
 def register(verbs: "Verbs") -> None:

@@ -2,8 +2,11 @@
 
 import argparse
 import os
+from pathlib import Path
+from typing import Any
 
-from flashboot.errors import UsageError
+from flashboot.cli import output
+from flashboot.errors import StoreError, UsageError
 from flashboot.store.base import Store
 
 
@@ -19,6 +22,29 @@ def store_url(arguments: argparse.Namespace) -> str:
     return url
 
 
-def store_of(arguments: argparse.Namespace) -> Store:
-    """The store that the command names, with retries. Raises UsageError, StoreError, CloudError."""
-    raise UsageError(f"{store_url(arguments)}: stores are not built yet")
+def store_of(arguments: argparse.Namespace, *, create: bool = False) -> Store:
+    """The store that the command names, with retries that are told on stderr.
+
+    No request is made yet. With `create` a directory that is missing is made, but not its parent:
+    then the address is more likely to be mistyped. Raises UsageError, StoreError and CloudError.
+    """
+    from flashboot.store.address import parse_address
+    from flashboot.store.open import open_store
+    from flashboot.store.retry import RetryingStore
+
+    url = store_url(arguments)
+    address = parse_address(url)
+    if create and address.scheme == "file":
+        try:
+            Path(address.path).mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreError(url, f"its directory cannot be made ({error.strerror})") from error
+    return RetryingStore(open_store(url, s3_client=_s3_client), notify=output.say)
+
+
+def _s3_client() -> Any:
+    # Only an s3:// store pays for botocore.
+    from flashboot.cloud.clients import s3_client
+    from flashboot.cloud.settings import CloudSettings
+
+    return s3_client(CloudSettings.from_environment())

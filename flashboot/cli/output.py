@@ -24,16 +24,35 @@ def say(text: str) -> None:
 
 def error(cause: FlashbootError, *, as_json: bool) -> None:
     """The one line that an error ends in, and its object where JSON was asked for."""
-    line = explain(cause)
-    say(f"error: {line}")
+    say(f"error: {explain(cause)}")
     if as_json:
-        value = {
-            "kind": type(cause).__name__,
-            "message": line.removesuffix(f" [{cause.advice}]"),
-            "exit_code": cause.exit_code,
-            "hint": cause.advice,
-        }
-        print(json.dumps({"error": value}, indent=2))
+        print(json.dumps({"error": error_json(cause)}, indent=2))
+
+
+def failed(value: Mapping[str, Any], cause: FlashbootError, *, as_json: bool) -> int:
+    """A verb that has a result and an error: as JSON, the result with the error in it.
+
+    The exit code of the error.
+    """
+    say(f"error: {explain(cause)}")
+    if as_json:
+        print(json.dumps({**value, "error": error_json(cause)}, indent=2))
+    return cause.exit_code
+
+
+def error_json(cause: FlashbootError) -> dict[str, Any]:
+    """What programs see of an error; its kind and exit code are what to branch on."""
+    return {
+        "kind": type(cause).__name__,
+        "message": explain(cause).removesuffix(f" [{cause.advice}]"),
+        "exit_code": cause.exit_code,
+        "hint": cause.advice,
+    }
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """'1 pack', '2 packs'."""
+    return f"{number} {one if number == 1 else many}"
 
 
 def table(rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> str:

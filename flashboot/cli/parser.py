@@ -1,6 +1,7 @@
 """How verbs describe themselves to argparse, and the options that many of them share."""
 
 import argparse
+import datetime
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
@@ -80,3 +81,23 @@ def size(text: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def count(text: str) -> int:
+    """An argument's type: a whole number that is not negative."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise argparse.ArgumentTypeError(f"not a whole number: {text!r}")
+    return int(text)
+
+
+def instant(text: str) -> int:
+    """An argument's type: seconds since 1970, from themselves or an ISO 8601 date or time (UTC)."""
+    if text.isdecimal():
+        return count(text)
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not a time: {text!r} (write 2027-01-31)") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return max(0, int(moment.timestamp()))

@@ -57,6 +57,20 @@ class Meter:
             else:
                 print(f"flashboot: {line}", file=self._stream, flush=True)
 
+    def counter(self, total: int) -> Callable[[int], None]:
+        """A function that takes what was done since its last call, from any thread."""
+        lock = threading.Lock()
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            with lock:
+                done += count
+                now = done
+            self(now, total)
+
+        return advance
+
     def __enter__(self) -> Self:
         return self
 
@@ -68,6 +82,37 @@ class Meter:
     ) -> None:
         if self._width:  # wipe the bar: what follows says how it ended
             print("\r" + " " * self._width + "\r", end="", file=self._stream, flush=True)
+
+
+class PhaseMeter:
+    """A meter for work in phases: called with (phase, bytes done, bytes in all)."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._phase = ""
+        self._meter: Meter | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        with self._lock:
+            if phase != self._phase or self._meter is None:
+                self.__exit__(None, None, None)
+                self._phase, self._meter = phase, Meter(phase, quiet=self._quiet)
+            meter = self._meter
+        meter(done, total)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._meter is not None:
+            self._meter.__exit__(kind, error, trace)
+            self._meter = None
 
 
 def describe(what: str, done: int, total: int, *, seconds: float) -> str:

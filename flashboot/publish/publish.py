@@ -8,6 +8,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from flashboot.publish.sender import PackUploads, Sender, require_length
 from flashboot.publish.source import Source, opened, require_size
 from flashboot.store import catalog
 from flashboot.store.base import Store
+
+_ASKERS = 8  # requests that only ask, at once
 
 # Called with bytes of the source done and in all.
 Progress = Callable[[int, int], None]
@@ -118,7 +121,7 @@ class _Work:
         known, warnings = self._known()
         sender = Sender(self.store, dry_run=options.dry_run)
         packer = self._pack(known, sender)
-        self._require_bases(packer.reused())
+        self._require_packs(packer.reused())
         if built is not None:
             built.send(sender)
         table = packer.table()
@@ -142,6 +145,7 @@ class _Work:
         there, table = published.statement, published.table
         about = self._about(built.ramos if built else None)
         self._require_same(there, replace(about, digest=there.digest, table=there.table))
+        self._require_packs(table.packs)
         counts, seen = Counts(), set[bytes]()
         with closing(self._chunks(held=lambda _: True)) as chunks:
             for chunk in chunks:
@@ -153,11 +157,11 @@ class _Work:
         return self._result(there, table, counts, already=True)
 
     def _about(self, pinned: RamOs | None) -> Statement:
-        """The statement but for what only the bytes can say."""
+        """The statement but for what only the bytes can say. Raises MalformedDocument."""
         options, device = self.options, self.source.device
         layout = boot.read_layout(device)
         modes = layout.boot_modes if options.boot_modes is None else options.boot_modes
-        return Statement(
+        about = Statement(
             name=self.name,
             image_size=device.size,
             digest=bytes(32),
@@ -172,6 +176,8 @@ class _Work:
             source_snapshot=options.source_snapshot,
             ramos=pinned,
         )
+        # Nothing may be published that no reader accepts; better to learn it before the work.
+        return statement.load(statement.dump(about))
 
     def _known(self) -> tuple[dict[bytes, Place], tuple[str, ...]]:
         """Where earlier images have their chunks."""
@@ -209,11 +215,12 @@ class _Work:
                 done += chunk.length
                 self.progress(done, device.size)
 
-    def _require_bases(self, packs: tuple[Pack, ...]) -> None:
-        """Raise StoreError unless what the table names of earlier images is still there."""
-        for pack in packs:
-            found = self.store.size(pack.key)
-            require_length(self.store, pack.key, found=found, wanted=pack.length)
+    def _require_packs(self, packs: tuple[Pack, ...]) -> None:
+        """Raise StoreError unless these packs are in the store, with their lengths."""
+        with ThreadPoolExecutor(_ASKERS, thread_name_prefix="ask") as executor:
+            sizes = executor.map(self.store.size, (pack.key for pack in packs))
+            for pack, found in zip(packs, sizes, strict=True):
+                require_length(self.store, pack.key, found=found, wanted=pack.length)
 
     def _require_same(self, there: Statement, wanted: Statement) -> None:
         """Raise ObjectExists unless both say the same of the same bytes."""

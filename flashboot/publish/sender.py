@@ -62,8 +62,7 @@ def require_length(store: Store, key: str, *, found: int | None, wanted: int) ->
         raise StoreError(
             store.url,
             f"object {key} {there}, {wanted} are expected",
-            hint="nobody but flashboot should write or delete there; say --no-base to store all "
-            "chunks anew, and look into the store",
+            hint="somebody deleted or wrote there; publish under another name with --no-base",
         )
 
 
