@@ -89,6 +89,8 @@ class FaultyS3:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    # The default of 5 lets a burst of clients wait a second for their second SYN.
+    request_queue_size = 128
 
     def __init__(self, owner: FaultyS3) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

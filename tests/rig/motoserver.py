@@ -47,6 +47,11 @@ class MotoServer(Service):
             config=Config(retries={"total_max_attempts": 1}, proxies={}),
         )
 
+    def make_bucket(self, name: str) -> None:
+        """Create a bucket."""
+        place = {"LocationConstraint": REGION}
+        self.client("s3").create_bucket(Bucket=name, CreateBucketConfiguration=place)
+
     def make_instance(self, *, root_gib: int = 8) -> tuple[str, str]:
         """A running instance with a root volume: (instance id, volume id)."""
         ec2 = self.client("ec2")

@@ -3,14 +3,21 @@
     with Seaweed(directory) as s3:
         s3.make_bucket("images")
         client = s3.client()
+        role = s3.role_credentials()        # what an instance's role would give, with a token
 
 Every port is chosen free, all listeners are bound to 127.0.0.1, telemetry is off.
+
+The keys of the configuration file work without a token only: with any X-Amz-Security-Token
+SeaweedFS 4.48 looks for a session and answers InvalidAccessKeyId. So sessions are real ones here,
+from its own STS (AssumeRole), held to their role's policy and to their time.
 """
 
+import base64
 import json
 import shutil
 import sys
 from collections.abc import Sequence
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +29,30 @@ from tests.rig.service import Service, answers, free_ports
 ACCESS_KEY = "AKIARIGRIGRIGRIGRIG0"
 SECRET_KEY = "rig-secret-rig-secret-rig-secret-rig-sec"
 
+Policy = list[dict[str, Any]]
+
+# What a role of an instance may do in the docs' own example: read all, put its records.
+NODE_POLICY: Policy = [
+    {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": ["*"]},
+    {
+        "Effect": "Allow",
+        "Action": ["s3:PutObject"],
+        "Resource": ["arn:aws:s3:::*/records/*", "arn:aws:s3:::*/fences/*"],
+    },
+]
+
 
 class Seaweed(Service):
-    """One `weed server` with master, volume, filer and S3 in a directory of its own."""
+    """One `weed server` with master, volume, filer and S3 in a directory of its own.
 
-    def __init__(self, directory: Path) -> None:
+    `roles` maps names to the statements of their policies.
+    """
+
+    def __init__(self, directory: Path, *, roles: dict[str, Policy] | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__("SeaweedFS", directory / "weed.log")
         self.directory = directory
+        self.roles = {"node": NODE_POLICY} if roles is None else roles
         names = ("master", "volume", "filer", "s3")
         ports = free_ports(2 * len(names))
         self._ports = {
@@ -47,9 +70,9 @@ class Seaweed(Service):
         return f"http://127.0.0.1:{self.port}"
 
     def command(self) -> Sequence[str]:
-        config = self.directory / "s3.json"
+        config, iam = self.directory / "s3.json", self.directory / "iam.json"
         config.write_text(json.dumps(_identities()))
-        config.chmod(0o600)
+        iam.write_text(json.dumps(_iam(self.roles)))
         (self.directory / "data").mkdir(exist_ok=True)
         return [
             _weed(),
@@ -68,6 +91,7 @@ class Seaweed(Service):
             "-s3",
             f"-s3.localSocket={self.directory / 's3.sock'}",
             f"-s3.config={config}",
+            f"-s3.iam.config={iam}",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             *(f"-{name}.port={http}" for name, (http, _) in self._ports.items()),
@@ -118,6 +142,29 @@ class Seaweed(Service):
             ),
         )
 
+    def role_credentials(self, role: str = "node", *, seconds: int = 3600) -> dict[str, str]:
+        """Temporary credentials of a role, as the metadata service hands them out.
+
+        AccessKeyId, SecretAccessKey, Token and Expiration; at least 900 seconds (STS's minimum).
+        """
+        sts = botocore.session.Session().create_client(
+            "sts",
+            region_name="eu-west-1",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+            config=Config(proxies={}),
+        )
+        answer = sts.assume_role(
+            RoleArn=_arn(role), RoleSessionName="rig", DurationSeconds=seconds
+        )["Credentials"]
+        return {
+            "AccessKeyId": answer["AccessKeyId"],
+            "SecretAccessKey": answer["SecretAccessKey"],
+            "Token": answer["SessionToken"],
+            "Expiration": answer["Expiration"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+
     def make_bucket(self, name: str) -> None:
         """Create a bucket (at least 3 characters)."""
         self.client().create_bucket(Bucket=name)
@@ -132,6 +179,36 @@ def _identities() -> dict[str, Any]:
                 "actions": ["Admin", "Read", "Write", "List", "Tagging"],
             }
         ]
+    }
+
+
+def _arn(role: str) -> str:
+    return f"arn:aws:iam::000000000000:role/{role}"
+
+
+def _iam(roles: dict[str, Policy]) -> dict[str, Any]:
+    trust = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": ["sts:AssumeRole"]}
+    return {
+        "sts": {
+            "tokenDuration": "1h",
+            "maxSessionLength": "12h",
+            "issuer": "rig",
+            "signingKey": base64.b64encode(b"a key of the rig, no secret, 32B").decode(),
+        },
+        "policy": {"defaultEffect": "Deny", "storeType": "memory"},
+        "policies": [
+            {"name": name, "document": {"Version": "2012-10-17", "Statement": statements}}
+            for name, statements in roles.items()
+        ],
+        "roles": [
+            {
+                "roleName": name,
+                "roleArn": _arn(name),
+                "attachedPolicies": [name],
+                "trustPolicy": {"Version": "2012-10-17", "Statement": [trust]},
+            }
+            for name in roles
+        ],
     }
 
 
