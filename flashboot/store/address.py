@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from flashboot.errors import UsageError
 from flashboot.store.base import require_key
@@ -32,27 +32,32 @@ class StoreAddress:
 
 def parse_address(url: str) -> StoreAddress:
     """The store that `url` names. Raises UsageError for anything else than the two forms."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("s3", "file") or not url.startswith(f"{parts.scheme}://"):
+    # Not urlsplit: it quietly drops tabs and line breaks and fails at a stray bracket.
+    scheme, separator, rest = url.partition("://")
+    if scheme not in ("s3", "file") or not separator:
         raise UsageError(f"{url!r} is not the address of a store", hint=_FORMS)
-    if parts.query or parts.fragment or url.endswith(("?", "#")):
+    if "?" in rest or "#" in rest:
         raise UsageError(f"{url!r} has a query or a fragment, which no store has", hint=_FORMS)
-    if parts.scheme == "file":
-        return _file(url, parts.netloc, unquote(parts.path))
-    return _s3(url, parts.netloc, parts.path)
+    return _file(url, rest) if scheme == "file" else _s3(url, rest)
 
 
-def _file(url: str, host: str, path: str) -> StoreAddress:
-    if host:
+def _file(url: str, rest: str) -> StoreAddress:
+    if not rest.startswith("/"):
         raise UsageError(
             f"{url!r} names a host, not a path", hint="an absolute path has three slashes: file:///"
         )
-    if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
-        raise UsageError(f"{url!r} is not an absolute path without '..'", hint=_FORMS)
+    try:
+        path = unquote(rest, errors="strict")
+        path.encode()
+    except UnicodeError as error:
+        raise UsageError(f"{url!r} is not UTF-8", hint=_FORMS) from error
+    if not path.isprintable() or ".." in path.split("/"):
+        raise UsageError(f"{url!r} has '..' or a character that no path should have", hint=_FORMS)
     return StoreAddress("file", path="/" + path.strip("/"))
 
 
-def _s3(url: str, bucket: str, path: str) -> StoreAddress:
+def _s3(url: str, rest: str) -> StoreAddress:
+    bucket, _, path = rest.partition("/")
     if _BUCKET.fullmatch(bucket) is None or ".." in bucket:
         raise UsageError(f"{url!r} has no valid bucket name", hint=_FORMS)
     prefix = path.strip("/")

@@ -131,6 +131,11 @@ class S3Store:
 
     def keys(self, prefix: str) -> Iterator[str]:
         require_prefix(prefix)
+        # All pages first, then sorted: S3 itself lists in this order, but SeaweedFS 4.48 lists
+        # folder by folder ('a/x' before 'a-1/x'). A store has thousands of keys, not millions.
+        yield from sorted(set(self._listing(prefix)))
+
+    def _listing(self, prefix: str) -> Iterator[str]:
         arguments = {"Bucket": self._bucket, "Prefix": self._folder + prefix}
         while True:
             try:
