@@ -39,8 +39,8 @@ class Entry:
         parts = self.name.split("/")
         if self.name == _TRAILER or "\0" in self.name or {"", ".", ".."} & set(parts):
             raise ValueError(f"not a plain relative path: {self.name!r}")
-        if len(_encode(self.name)) >= _NAME_LIMIT:
-            raise ValueError(f"a name of {len(_encode(self.name))} bytes is too long")
+        if len(self.name.encode()) >= _NAME_LIMIT:
+            raise ValueError(f"a name of {len(self.name.encode())} bytes is too long")
         if len(self.data) >= _FIELD_LIMIT:
             raise ValueError(f"{self.name} is too large for cpio: {len(self.data)} bytes")
         if self.data and not (stat.S_ISREG(self.mode) or stat.S_ISLNK(self.mode)):
@@ -65,7 +65,7 @@ def directory(name: str, mode: int = 0o755) -> Entry:
 
 def symlink(name: str, target: str) -> Entry:
     """A symbolic link."""
-    return Entry(name, stat.S_IFLNK | 0o777, _encode(target))
+    return Entry(name, stat.S_IFLNK | 0o777, target.encode())
 
 
 def character_device(name: str, major: int, minor: int, mode: int = 0o600) -> Entry:
@@ -128,7 +128,7 @@ def read(archive: bytes) -> Iterator[Entry]:
 def _record(
     number: int, mode: int, name: str, data: bytes, device: tuple[int, int]
 ) -> Iterator[bytes]:
-    raw_name = _encode(name) + b"\0"
+    raw_name = name.encode() + b"\0"
     values = dict.fromkeys(_ORDER, 0)
     values |= {"ino": number, "mode": mode, "nlink": 1, "size": len(data)}
     values |= {"rdevmajor": device[0], "rdevminor": device[1], "namesize": len(raw_name)}
@@ -146,10 +146,6 @@ def _header(archive: bytes, offset: int) -> dict[str, int]:
     if not _HEADER.fullmatch(digits):
         raise ValueError(f"the cpio header at {offset} is malformed")
     return {name: int(digits[8 * at : 8 * at + 8], 16) for name, at in _ORDER.items()}
-
-
-def _encode(text: str) -> bytes:
-    return text.encode()
 
 
 def _aligned(length: int) -> int:
