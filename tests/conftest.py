@@ -9,7 +9,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -85,7 +85,7 @@ def _is_here(address: Any) -> bool:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Where the time went, by folder, when there was enough of it to ask."""
-    spent: Counter[str] = Counter()
+    spent: dict[str, float] = defaultdict(float)
     tests: Counter[str] = Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -96,5 +96,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if sum(spent.values()) < SUMMARY_SECONDS:
         return
     terminalreporter.section("timings")
-    for folder, seconds in spent.most_common():
+    for folder, seconds in sorted(spent.items(), key=lambda item: -item[1]):
         terminalreporter.write_line(f"{seconds:8.1f} s  {tests[folder]:5} tests  {folder}")
