@@ -48,7 +48,7 @@ class Packer:
     `known` are the places in earlier images. Whoever stores a FullPack says `closed` of it.
     """
 
-    def __init__(self, known: Mapping[bytes, Place], *, target: int = PACK_TARGET) -> None:
+    def __init__(self, known: Mapping[bytes, Place], *, target: int) -> None:
         self.counts = Counts()
         self._known = known
         self._target = target

@@ -20,7 +20,7 @@ from flashboot.image.statement import ARCHITECTURES, Blob, RamOs, Statement
 from flashboot.image.table import ChunkTable, Pack
 from flashboot.publish import bases, boot, ramos
 from flashboot.publish.chunks import Prepared, prepare
-from flashboot.publish.packs import Counts, Packer, Place
+from flashboot.publish.packs import PACK_TARGET, Counts, Packer, Place
 from flashboot.publish.sender import PackUploads, Sender, require_length
 from flashboot.publish.source import Source, opened, require_size
 from flashboot.store import catalog
@@ -39,6 +39,7 @@ class PublishOptions:
     `boot_modes` and `architecture` of None are found: from the image's head, and this machine's.
     `base` names the images whose chunks are not stored again: None for the newest, () for none.
     `ramos` is the directory of a RAM OS to pin. `live` accepts a device mounted for writing.
+    A pack is closed by the chunk that brings it to `pack_target` bytes.
     `dry_run` reads, packs and asks the store, but writes nothing there.
     """
 
@@ -51,6 +52,7 @@ class PublishOptions:
     base: tuple[str, ...] | None = None
     ramos: Path | None = None
     level: int = codec.LEVEL
+    pack_target: int = PACK_TARGET
     live: bool = False
     dry_run: bool = False
 
@@ -192,7 +194,7 @@ class _Work:
 
     def _pack(self, known: dict[bytes, Place], sender: Sender) -> Packer:
         """Read the source, and send what the store lacks of it."""
-        packer = Packer(known)
+        packer = Packer(known, target=self.options.pack_target)
         with (
             PackUploads(sender, done=packer.closed) as uploads,
             closing(self._chunks(held=packer.holds)) as chunks,
