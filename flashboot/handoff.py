@@ -69,7 +69,7 @@ class Handoff:
     root: RootDevice
     network: Network
     staged_at: int
-    cloud: Mapping[str, str] = field(default_factory=dict)
+    cloud: Mapping[str, str | Mapping[str, str]] = field(default_factory=dict)
     tail: Tail = Tail.SIGNATURES
     budget: int = DEFAULT_BUDGET
     patience: int = DEFAULT_PATIENCE  # seconds, before the first write only
@@ -165,7 +165,7 @@ def load(data: bytes) -> Handoff:
             mac=network.text("mac"), ntp=network.text("ntp"), dns=network.texts("dns", cap=8)
         ),
         staged_at=fields.number("staged_at"),
-        cloud=fields.mapping("cloud"),
+        cloud=fields.nested("cloud"),
         tail=Tail(tail),
         budget=fields.number("budget", low=MIN_BUDGET),
         patience=fields.number("patience", low=1, high=86400),

@@ -105,11 +105,10 @@ def run(job: Flash) -> None:
     """Flash this machine and restart it. Returns only where even the restart fails."""
     try:
         ready = prepare(job)
-    except (FlashbootError, OSError) as error:
+    except Exception as error:
         if not job.machine.past_no_return():
             return give_back(job, error)
-        job.report.note(f"trying again, this disk does not boot yet: {explain(error)}")
-        job.wait(_PAUSES[-1])
+        job.report.note(f"starting again, this disk does not boot yet: {explain(error)}")
         raise
     written = insist(job, ready)
     return finish(job, ready, written)
@@ -175,7 +174,7 @@ def insist(job: Flash, ready: Ready) -> int:
     while True:
         try:
             written += write_once(job, ready)
-        except (FlashbootError, OSError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - there is no way back, so no failure may end this
             pause = _PAUSES[min(tries, len(_PAUSES) - 1)]
             tries += 1
             job.report.note(
@@ -246,6 +245,19 @@ def give_back(job: Flash, error: BaseException) -> None:
     _tag(job, {"state": "returned", "run": job.report.run, "record": f"returned: {reason}"})
     with job.report.phase("restart"):
         job.machine.restart()
+
+
+def dry_run(bundle: Bundle) -> tuple[str, ...]:
+    """The plan for people, from the documents alone; no device is opened."""
+    published = _documents(bundle)
+    root = bundle.handoff.root
+    plan = make_plan(
+        published.table,
+        device_size=root.size,
+        sector_size=root.sector_size,
+        tail=bundle.handoff.tail,
+    )
+    return describe(plan)
 
 
 def _documents(bundle: Bundle) -> Published:

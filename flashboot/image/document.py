@@ -110,6 +110,16 @@ class Fields:
             raise self.fail(f"{key} is not an object of at most {cap} texts")
         return value
 
+    def nested(self, key: str, *, cap: int = 64) -> dict[str, str | Mapping[str, str]]:
+        """An object of texts and of objects of texts."""
+        value = self._take(key, dict, None)
+        leaves: list[Any] = []
+        for item in value.values():
+            leaves.extend(item.values() if isinstance(item, dict) else (item,))
+        if len(leaves) > cap or not all(isinstance(leaf, str) for leaf in leaves):
+            raise self.fail(f"{key} is not an object of at most {cap} texts, nested once")
+        return value
+
     def facts(self, key: str, *, cap: int = 64) -> dict[str, int | str]:
         value = self._take(key, dict, None)
         if len(value) > cap or not all(type(item) in (int, str) for item in value.values()):

@@ -218,12 +218,12 @@ def test_a_proof_cannot_be_made_for_other_bytes() -> None:
     store = MemoryStore()
     published = store_image(store, random_image(3, seed=10))
     observed = [chunk.digest for chunk in published.table.chunks]
-    Verified(published.table, tuple(observed), b"")
+    Verified(published.table, tuple(observed), bytes(512))
     observed[1] = bytes(32)
     with pytest.raises(NotVerified, match="the first is 1"):
-        Verified(published.table, tuple(observed), b"")
+        Verified(published.table, tuple(observed), bytes(512))
     with pytest.raises(NotVerified, match="2 of 3"):
-        Verified(published.table, tuple(observed[:2]), b"")
+        Verified(published.table, tuple(observed[:2]), bytes(512))
 
 
 def test_a_device_too_small_is_refused_untouched() -> None:
