@@ -19,6 +19,7 @@ from flashboot.units import round_up
 MBR_BYTES: Final = 512
 BOOT_CODE_BYTES: Final = 440
 PROTECTIVE_TYPE: Final = 0xEE
+IDENTITY_BYTES: Final = 64 * 1024  # MBR, GPT header and its array, with sectors of 4096 too
 
 # UEFI 2.10, 5.3.2: a header has at least 92 bytes, an entry 128 times a power of two. Real disks
 # have 128 entries of 128 bytes; the caps keep a lying header from making us read a whole disk.
@@ -254,6 +255,27 @@ def read_head(device: Device) -> Head:
             except MalformedDocument as error:
                 problems.append(f"backup in sector {place}: {error}")
     return Head(sector, mbr, primary, backup, tuple(problems))
+
+
+def disk_identity(first_bytes: bytes, *, sector_size: int) -> str:
+    """What tells this disk's layout from others: its GPT's GUID, else its MBR's signature in hex.
+
+    `first_bytes` are the disk's first 64 KiB or more. '' where neither can be read.
+    """
+    try:
+        return parse_gpt(first_bytes, sector_size=sector_size).disk_guid
+    except MalformedDocument:
+        pass
+    try:
+        return f"{parse_mbr(first_bytes[:MBR_BYTES]).disk_signature:08x}"
+    except MalformedDocument:
+        return ""
+
+
+def read_disk_identity(device: Device) -> str:
+    """`disk_identity` of a device."""
+    first_bytes = _read(device, 0, IDENTITY_BYTES)
+    return disk_identity(first_bytes, sector_size=device.sector_size)
 
 
 def read_boot_sector(device: Device) -> bytes:
