@@ -89,7 +89,7 @@ class S3Store:
         try:
             answer = self._client.get_object(**arguments)
         except (botocore.exceptions.ClientError, *_BROKEN) as error:
-            raise self._translate(error, key) from error
+            raise self._translate(error, key) from _cause(error)
         try:
             data = self._body(key, answer, limit)
             if ranged:
@@ -112,9 +112,9 @@ class S3Store:
         except botocore.exceptions.ClientError as error:
             if not replace and _status(error) == 412:
                 return False
-            raise self._translate(error, key) from error
+            raise self._translate(error, key) from _cause(error)
         except _BROKEN as error:
-            raise self._translate(error, key) from error
+            raise self._translate(error, key) from _cause(error)
         return True
 
     def size(self, key: str) -> int | None:
@@ -124,9 +124,9 @@ class S3Store:
         except botocore.exceptions.ClientError as error:
             if _status(error) == 404:
                 return None
-            raise self._translate(error, key) from error
+            raise self._translate(error, key) from _cause(error)
         except _BROKEN as error:
-            raise self._translate(error, key) from error
+            raise self._translate(error, key) from _cause(error)
         return int(answer["ContentLength"])
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -141,7 +141,7 @@ class S3Store:
             try:
                 page = self._client.list_objects_v2(**arguments)
             except (botocore.exceptions.ClientError, *_BROKEN) as error:
-                raise self._translate(error, f"{prefix}*") from error
+                raise self._translate(error, f"{prefix}*") from _cause(error)
             for entry in page.get("Contents", ()):
                 key = entry["Key"][len(self._folder) :]
                 if is_key(key):
@@ -226,6 +226,11 @@ _NOT_PASSING = (
 
 def _status(error: botocore.exceptions.ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _cause(error: Exception) -> Exception | None:
+    """What is worth showing behind our sentence: not what says the same in more words."""
+    return None if isinstance(error, botocore.exceptions.ClientError) else error
 
 
 def _reason(error: BaseException) -> str:

@@ -121,6 +121,15 @@ def test_a_lasting_fault_is_not_tried_again(
     assert len(server.requests) == 1
 
 
+def test_what_s3_said_is_said_once(store: S3Store, server: FaultyS3) -> None:
+    server.faults = ["denied"]
+    with pytest.raises(AccessDenied) as caught:
+        _get(store)
+    assert explain(caught.value).partition(" [")[0] == (
+        "The store at s3://bucket/pre refuses access to packs/p: AccessDenied: as the test asked."
+    )
+
+
 def test_a_whole_object_instead_of_a_range_stops_at_the_limit(
     store: S3Store, server: FaultyS3
 ) -> None:

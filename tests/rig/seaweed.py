@@ -31,7 +31,7 @@ SECRET_KEY = "rig-secret-rig-secret-rig-secret-rig-sec"
 
 Policy = list[dict[str, Any]]
 
-# What a role of an instance may do in the docs' own example: read all, put its records.
+# All that the role of an instance needs: read everything, put records and fences.
 NODE_POLICY: Policy = [
     {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": ["*"]},
     {
