@@ -1,0 +1,94 @@
+"""`flashboot stage`: make a flash ready, in memory, with no effect on the serving system."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashboot.cli import output
+from flashboot.cli.check import add_wish, line, wish
+from flashboot.cli.parser import add_dry_run, add_verb
+
+if TYPE_CHECKING:
+    from flashboot.cli.parser import Verbs
+    from flashboot.node.stage import Plan
+
+
+def register(verbs: "Verbs") -> None:
+    parser = add_verb(
+        verbs,
+        "stage",
+        run=run,
+        summary="make a flash ready; the node serves on",
+        description=(
+            "Check everything, fetch and verify the image's documents and its RAM OS, and load\n"
+            "them for kexec. No disk changes but for a state file; `flashboot cancel` undoes it."
+        ),
+        example="flashboot stage --image app-42 --store s3://images/prod",
+    )
+    parser.add_argument("--image", metavar="NAME", required=True, help="the image's name")
+    add_wish(parser)
+    parser.add_argument(
+        "--tail",
+        choices=("signatures", "zero"),
+        default="signatures",
+        help="beyond the image: erase old signatures (the default) or zero all",
+    )
+    parser.add_argument(
+        "--ssh-key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="authorized keys for the RAM OS, beside root's own; may be repeated",
+    )
+    parser.add_argument("--ntp", default="", metavar="HOST", help="a clock for the RAM OS")
+    parser.add_argument(
+        "--dns", action="append", default=[], metavar="ADDRESS", help="if DHCP names none"
+    )
+    add_dry_run(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from flashboot.image.protocol import Tail
+    from flashboot.node import local, stage
+
+    node = local.open_node(ask_region=True)
+    options = stage.StageOptions(
+        wish=wish(arguments),
+        tail=Tail(arguments.tail),
+        keys=tuple(arguments.ssh_key),
+        ntp=arguments.ntp,
+        dns=tuple(arguments.dns),
+    )
+    if arguments.dry_run:
+        plan = stage.plan(node, options)
+        said = "would be staged; nothing was changed"
+    else:
+        plan = stage.stage(node, options)
+        said = "is staged; `flashboot flash --unprotected --yes` leaves for it"
+    for finding in plan.checked.findings:
+        if finding.severity == "warning":
+            output.say(line(finding))
+    text = f"image {plan.staged.run.image} {said}"
+    output.result(_value(plan, dry_run=arguments.dry_run), text, as_json=arguments.json)
+    return 0
+
+
+def _value(plan: "Plan", *, dry_run: bool) -> dict[str, Any]:
+    from flashboot import handoff
+    from flashboot.node import findings
+
+    run, root = plan.staged.run, plan.bundle.handoff.root
+    return {
+        "run": run.name,
+        "image": run.image,
+        "digest": run.digest,
+        "store": run.store,
+        "instance": run.instance,
+        "root": {"serial": root.serial, "size": root.size, "sector_size": root.sector_size},
+        "command_line": plan.command_line,
+        "handoff": sorted(handoff.files(plan.bundle)),  # names only: it holds private keys
+        "staged_at": plan.staged.staged_at,
+        "dry_run": dry_run,
+        "findings": findings.values(plan.checked.findings),
+    }
