@@ -49,7 +49,11 @@ def spans(table: ChunkTable) -> Iterator[range]:
 
 
 def runs_of(indices: Iterable[int], table: ChunkTable) -> Iterator[Run]:
-    """The chunks `indices`, which ascend, in as few runs as they allow."""
+    """The chunks `indices`, which ascend, in as few runs as they allow.
+
+    No run crosses a span's border: whether the chunks come span by span, as the rehearsal finds
+    them, or all at once, they make the same runs, and what was kept by run is found again.
+    """
     current: Run | None = None
     for index in indices:
         place = table.chunks[index].location
@@ -70,7 +74,7 @@ def runs_of(indices: Iterable[int], table: ChunkTable) -> Iterator[Run]:
 def _extended(run: Run, index: int, table: ChunkTable) -> Run | None:
     """`run` with chunk `index` behind it, None where they do not lie side by side."""
     place = table.chunks[index].location
-    if index != run.first + run.count or run.count >= RUN_CHUNKS:
+    if index != run.first + run.count or index % RUN_CHUNKS == 0:
         return None
     if place is None:
         return Run(run.first, run.count + 1) if run.is_zero else None
