@@ -1,9 +1,11 @@
 """The chunk table: it tiles the image exactly, or it is refused."""
 
 import contextlib
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -236,3 +238,19 @@ def test_the_images_digest_does_not_depend_on_where_chunks_lie() -> None:
     )  # fmt: skip
     assert moved.digest == SMALL.digest
     assert tables.dump(moved) != tables.dump(SMALL)
+
+
+def test_the_worked_example_of_the_digest_of_the_whole() -> None:
+    page = Path(__file__).parents[2] / "docs" / "formats" / "image.md"
+    lines = re.findall(r"^    (size|chunk \d|begin|whole) +([0-9a-f]+)$", page.read_text(), re.M)
+    example = dict(lines)
+    digests = [sha256(b"\1" * CHUNK_SIZE), sha256(bytes(CHUNK_SIZE)), sha256(b"\2" * 512)]
+    size = 2 * CHUNK_SIZE + 512
+    begin = b"flashboot image v1\n" + struct.pack("<Q", size)
+    assert example == {
+        "size": str(size),
+        **{f"chunk {index}": digest.hex() for index, digest in enumerate(digests)},
+        "begin": begin.hex(),
+        "whole": sha256(begin + b"".join(digests)).hex(),
+    }
+    assert tables.image_digest(size, iter(digests)).hex() == example["whole"]
