@@ -97,13 +97,18 @@ EXTENSION_DROPS = re.compile(
     r"(_codecs_(cn|hk|iso2022|jp|kr|tw)|_crypt|_curses\w*|_dbm|_gdbm|_lsprof|_multibytecodec|"
     r"_sqlite3|_tkinter|_test\w*|_xx\w*|audioop|nis|ossaudiodev|readline|xxlimited\w*)\.cpython"
 )
-# botocore's models of 400 services are 31 MB; these are called, the rest says how.
-BOTOCORE_DATA = re.compile(r"botocore/data/((s3|ec2|sts)/.*|[^/]+\.json)")
+# botocore's models of 400 services are 31 MB; these are called, in their newest version.
+BOTOCORE_SERVICES = ("s3", "ec2", "sts")
+BOTOCORE_DATA = re.compile(
+    rf"botocore/data/(({'|'.join(BOTOCORE_SERVICES)})/[0-9-]+/(?!examples).*|[^/]+\.json)"
+)
 
 CA_BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 # Measured on two cores, 36.6 MiB: level 3 gives 14.9 MiB in 0.2 s, 10: 13.7 in 0.7 s, 15: 13.5 in
 # 4 s, 19: 12.3 in 17 s; all unpack alike. Downtime does not see a tenth of the size, a build does.
 LEVEL = 10
+
+KEPT = 6  # cached parts of a kind, so that going to and fro between branches stays quick
 
 # Shared objects and kernel modules
 
@@ -177,11 +182,27 @@ def keep_of_wheel(path: str) -> bool:
     return path.endswith((".py", ".so", ".json", ".gz"))
 
 
+def old_models(paths: Iterable[str]) -> set[str]:
+    """The botocore models among `paths` of which there is a newer version."""
+    versions: dict[str, set[str]] = {}
+    for path in paths:
+        if match := re.match(r"botocore/data/([^/]+)/([0-9-]+)/", path):
+            versions.setdefault(match[1], set()).add(match[2])
+    newest = {f"{service}/{max(found)}" for service, found in versions.items()}
+    return {
+        path
+        for path in paths
+        if (match := re.match(r"botocore/data/([^/]+/[0-9-]+)/", path)) and match[1] not in newest
+    }
+
+
 def wheel_files(name: str) -> Tree:
     """The files of an installed wheel, below our directory."""
     files: Tree = {}
-    for path in importlib.metadata.files(name) or []:
-        if ".." not in path.parts and keep_of_wheel(str(path)):
+    listed = [path for path in importlib.metadata.files(name) or [] if ".." not in path.parts]
+    old = old_models([str(path) for path in listed])
+    for path in listed:
+        if keep_of_wheel(str(path)) and str(path) not in old:
             data = Path(str(path.locate())).read_bytes()
             where = SITE + str(path)
             files[where] = cpio.file(where, stripped(data) if is_elf(data) else data)
@@ -340,10 +361,16 @@ def digest_of(parts: Iterable[str | bytes]) -> str:
 
 
 def cached(path: Path, make: Callable[[], bytes]) -> bytes:
-    """The bytes at `path`, made and kept there where they are missing."""
-    if not path.exists():
-        write(path, make())
-    return path.read_bytes()
+    """The bytes at `path`, made and kept there where they are missing, beside a few older ones."""
+    if path.exists():
+        return path.read_bytes()
+    data = make()
+    write(path, data)
+    kind = path.name.partition("-")[0]
+    older = sorted(path.parent.glob(f"{kind}-*"), key=lambda other: other.stat().st_mtime)
+    for other in older[:-KEPT]:
+        other.unlink(missing_ok=True)
+    return data
 
 
 def write(path: Path, data: bytes) -> None:

@@ -168,6 +168,7 @@ def test_the_standard_library_is_trimmed(path: str, kept: bool) -> None:
         ("botocore/client.py", True),
         ("botocore/data/partitions.json", True),
         ("botocore/data/s3/2006-03-01/service-2.json.gz", True),
+        ("botocore/data/s3/2006-03-01/examples-1.json", False),
         ("botocore/data/s3control/2018-08-20/service-2.json.gz", False),
         ("botocore/cacert.pem", False),  # a link to the one bundle takes its place
         ("zstandard/backend_c.cpython-311-x86_64-linux-gnu.so", True),
@@ -177,6 +178,12 @@ def test_the_standard_library_is_trimmed(path: str, kept: bool) -> None:
 )
 def test_wheels_are_trimmed(path: str, kept: bool) -> None:
     assert build.keep_of_wheel(path) is kept
+
+
+def test_only_the_newest_model_of_a_service_is_kept() -> None:
+    paths = [f"botocore/data/ec2/{day}/service-2.json.gz" for day in ("2015-10-01", "2016-11-15")]
+    others = ["botocore/data/s3/2006-03-01/waiters-2.json", "botocore/data/partitions.json"]
+    assert build.old_models([*others, *paths]) == {paths[0]}
 
 
 def _imports(source: str) -> set[str]:
@@ -256,6 +263,14 @@ def test_a_cached_part_is_made_once(tmp_path: Path) -> None:
 
     assert [build.cached(tmp_path / "deep/part", make) for _ in range(2)] == [b"part", b"part"]
     assert made == [1]
+
+
+def test_the_cache_does_not_grow_for_ever(tmp_path: Path) -> None:
+    for number in range(build.KEPT + 3):
+        build.cached(tmp_path / f"own-{number}", lambda: b"")
+    (tmp_path / "base-1").touch()
+    assert len(list(tmp_path.glob("own-*"))) == build.KEPT
+    assert (tmp_path / f"own-{build.KEPT + 2}").exists()
 
 
 def test_the_kernel_is_told_to_restart_and_to_wait_for_its_disks() -> None:
