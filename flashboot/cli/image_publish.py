@@ -22,8 +22,8 @@ def register(verbs: "Verbs") -> None:
         run=run,
         summary="make an image of a file or a device",
         description=(
-            "Make an image of a disk image file or a block device and store it.\n"
-            "Only what the store does not have yet is sent; the same command said again\n"
+            "Make an image of a disk image file or a block device and store it. "
+            "Only what the store does not have yet is sent; the same command said again "
             "continues where it broke off, and does nothing if all is there."
         ),
         example="flashboot image publish disk.raw --name app-42 --store s3://images/prod",

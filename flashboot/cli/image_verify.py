@@ -31,8 +31,8 @@ def register(verbs: "Verbs") -> None:
         run=run,
         summary="compare a store, or a device, with what was published",
         description=(
-            "Fetch every stored byte of an image and compare its digest with the table's\n"
-            "(exit code 40 where one differs); with --device, read that device instead\n"
+            "Fetch every stored byte of an image and compare its digest with the table's "
+            "(exit code 40 where one differs); with --device, read that device instead "
             "and compare it with the image, chunk by chunk (exit code 41)."
         ),
         example="flashboot image verify app-42 --store s3://images/prod",

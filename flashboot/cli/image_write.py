@@ -31,9 +31,9 @@ def register(verbs: "Verbs") -> None:
         run=run,
         summary="put an image onto a spare device or into a file",
         description=(
-            "Make a device hold an image, byte for byte: what differs is written, all of it\n"
-            "is read back, and only then does it get its boot sector. All that was on the\n"
-            "device is lost. The device this machine runs from is refused: `flashboot flash`\n"
+            "Make a device hold an image, byte for byte: what differs is written, all of it "
+            "is read back, and only then does it get its boot sector. All that was on the "
+            "device is lost. The device this machine runs from is refused: `flashboot flash` "
             "is for that one."
         ),
         example="flashboot image write app-42 /dev/sdb --store s3://images/prod --yes",

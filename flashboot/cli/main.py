@@ -9,12 +9,23 @@ import traceback
 from collections.abc import Sequence
 
 import flashboot
-from flashboot.cli import environment, exit_codes, image, output
+from flashboot.cli import (
+    arrive,
+    cancel,
+    check,
+    environment,
+    exit_codes,
+    flash,
+    image,
+    output,
+    stage,
+    status,
+)
 from flashboot.cli.parser import Parser
 from flashboot.errors import FlashbootError, Interrupted
 
 # In the order of the help. A verb is one module with register() and run(); add it here.
-VERBS = (image, exit_codes)
+VERBS = (image, check, stage, cancel, flash, status, arrive, exit_codes)
 
 _BROKEN_PIPE = 128 + 13  # what a shell says of a program that SIGPIPE ended
 

@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
@@ -41,9 +42,15 @@ def add_verb(
     description: str,
     example: str,
 ) -> Parser:
-    """The parser of a verb, with --json, --quiet and --debug; `run` gets what it parsed."""
+    """The parser of a verb, with --json, --quiet and --debug; `run` gets what it parsed.
+
+    The description is one paragraph, wrapped here.
+    """
     parser = verbs.add_parser(
-        name, help=summary, description=description, epilog=f"example:\n  {example}"
+        name,
+        help=summary,
+        description=textwrap.fill(" ".join(description.split()), HELP_COLUMNS),
+        epilog=f"example:\n  {example}",
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
