@@ -85,12 +85,6 @@ def test_the_ranges_are_the_documented_ones() -> None:
         assert (f" {low}-{high} " if low < high else f" {low} ") in words
 
 
-def test_a_class_below_another_has_its_own_code() -> None:
-    for kind in SPECIFIC:
-        for below in kind.__subclasses__():
-            assert below.exit_code != kind.exit_code
-
-
 def test_an_error_survives_pickling() -> None:
     error = errors.AccessDenied("s3://b", "images/a", "403", hint="ask")
     again = pickle.loads(pickle.dumps(error))
