@@ -1,7 +1,7 @@
 """`flashboot image list`: what a store has to offer."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flashboot.cli import opening, output
 from flashboot.cli.describe import modes_text, statement_json, table_json, time_text
@@ -11,8 +11,10 @@ from flashboot.units import format_size
 
 if TYPE_CHECKING:
     from flashboot.cli.parser import Verbs
+    from flashboot.image.statement import Statement
     from flashboot.store.base import Store
-    from flashboot.store.catalog import Published
+
+    _Image = tuple[Statement, int]  # and its stored bytes
 
 _READERS = 8
 _UNREADABLE = (DigestMismatch, DocumentTooLarge, MalformedDocument, ObjectMissing)
@@ -35,26 +37,30 @@ def run(arguments: argparse.Namespace) -> int:
     images, broken = _read_all(store)
     for name, problem in broken.items():
         output.say(f"warning: {name} cannot be read: {problem}")
-    images.sort(key=lambda image: (-image.statement.created, image.statement.name))
+    images.sort(key=lambda image: (-image[0].created, image[0].name))
     value = {
         "store": store.url,
-        "images": [_json(image) for image in images],
+        "images": [statement_json(found) | {"stored_bytes": stored} for found, stored in images],
         "unreadable": [{"name": name, "problem": text} for name, text in broken.items()],
     }
     output.result(value, _text(images, store.url), as_json=arguments.json)
     return 0
 
 
-def _read_all(store: "Store") -> "tuple[list[Published], dict[str, str]]":
+def _read_all(store: "Store") -> "tuple[list[_Image], dict[str, str]]":
     """All images, and the names of those that cannot be read, with the reason."""
     from concurrent.futures import ThreadPoolExecutor
 
     from flashboot.store import catalog
 
+    def read(name: str) -> "_Image":
+        found = catalog.fetch_image(store, name)
+        return found.statement, table_json(found.table)["stored_bytes"]
+
     images, broken = [], {}
     with ThreadPoolExecutor(_READERS) as executor:
         names = catalog.image_names(store)
-        for name, job in [(n, executor.submit(catalog.fetch_image, store, n)) for n in names]:
+        for name, job in [(name, executor.submit(read, name)) for name in names]:
             try:
                 images.append(job.result())
             except _UNREADABLE as error:
@@ -62,27 +68,20 @@ def _read_all(store: "Store") -> "tuple[list[Published], dict[str, str]]":
     return images, broken
 
 
-def _json(image: "Published") -> dict[str, Any]:
-    return statement_json(image.statement) | {
-        "stored_bytes": table_json(image.table)["stored_bytes"]
-    }
-
-
-def _text(images: "list[Published]", url: str) -> str:
+def _text(images: "list[_Image]", url: str) -> str:
     if not images:
         return f"no images at {url}"
     rows = [("NAME", "CREATED", "SIZE", "STORED", "BOOT", "ARCH", "SEQUENCE")]
-    for image in images:
-        found = image.statement
-        rows.append(
-            (
-                found.name,
-                time_text(found.created),
-                format_size(found.image_size),
-                format_size(table_json(image.table)["stored_bytes"]),
-                modes_text(found.boot_modes),
-                found.architecture,
-                str(found.sequence),
-            )
+    rows += [
+        (
+            found.name,
+            time_text(found.created),
+            format_size(found.image_size),
+            format_size(stored),
+            modes_text(found.boot_modes),
+            found.architecture,
+            str(found.sequence),
         )
+        for found, stored in images
+    ]
     return output.table(rows, numeric=(2, 3, 6))

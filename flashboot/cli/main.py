@@ -17,6 +17,7 @@ from flashboot.cli import (
     exit_codes,
     flash,
     image,
+    interrupts,
     output,
     stage,
     status,
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = make_parser().parse_args(words)
         environment.load()
-        code: int = arguments.run(arguments)
+        with interrupts.watched():
+            code: int = arguments.run(arguments)
         sys.stdout.flush()
     except SystemExit as left:  # argparse after --help and --version
         return left.code if isinstance(left.code, int) else 0

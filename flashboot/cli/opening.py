@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flashboot.cli import output
+from flashboot.cli import interrupts, output
 from flashboot.errors import StoreError, UsageError
 from flashboot.store.base import Store
 
@@ -39,7 +39,9 @@ def store_of(arguments: argparse.Namespace, *, create: bool = False) -> Store:
             Path(address.path).mkdir(exist_ok=True)
         except OSError as error:
             raise StoreError(url, f"its directory cannot be made ({error.strerror})") from error
-    return RetryingStore(open_store(url, s3_client=_s3_client), notify=output.say)
+    return RetryingStore(
+        open_store(url, s3_client=_s3_client), cancelled=interrupts.cancelled, notify=output.say
+    )
 
 
 def _s3_client() -> Any:

@@ -3,15 +3,17 @@
 import argparse
 import io
 import json
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import flashboot
-from flashboot.cli import environment, exit_codes, main, output
+from flashboot.cli import environment, exit_codes, interrupts, main, output
 from flashboot.cli.parser import count, instant, size
 from flashboot.cli.progress import Meter, PhaseMeter, clock_text, describe
 from flashboot.errors import Interrupted, UsageError
@@ -105,6 +107,28 @@ def test_interrupted(
     break_list(monkeypatch, error)
     assert main.main(["image", "list"]) == 130
     assert "Interrupted" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_waiting_of_other_threads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited: list[bool] = []
+
+    def work(arguments: argparse.Namespace) -> int:
+        # As a thread of the work waits for a store while Ctrl-C comes.
+        thread = threading.Thread(target=lambda: waited.append(interrupts.cancelled.wait(10)))
+        thread.start()
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            thread.join()
+        return 0
+
+    monkeypatch.setattr("flashboot.cli.image_list.run", work)
+    before = signal.getsignal(signal.SIGINT)
+    assert main.main(["image", "list"]) == 130
+    assert waited == [True]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_reader_that_left_is_no_error() -> None:
