@@ -15,6 +15,8 @@ from flashboot.record import Event, Kind, Program
 
 _RETRY_SECONDS = 3.0
 _ASK_SECONDS = 20.0
+_MOUNT_SECONDS = 1.0
+_PENDING = ("systemctl", "list-jobs", "--no-legend", "--plain", "--full")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class Arrival:
 
 def arrive(node: Node, options: ArriveOptions) -> Arrival:
     """Compare, rewarm, report. Doing it again does nothing. Raises NotArrived with the reason."""
+    await_mounts(node, options.patience_seconds)
     found = marks.find(node.system)
     if not found:
         return Arrival(Outcome.NOTHING, "no system has left a mark for this one: nothing to do")
@@ -66,6 +69,24 @@ def arrive(node: Node, options: ArriveOptions) -> Arrival:
     except FlashbootError as error:
         raise _failed(node, log, run, explain(error)) from error
     return _ready(node, log, found, scene, figures)
+
+
+def await_mounts(node: Node, patience_seconds: float) -> None:
+    """Wait until systemd has no mount left to do.
+
+    A data filesystem with `nofail` is in nobody's way at boot (systemd.mount(5)), so it may come
+    after this program, and with it the mark that tells what this system was made from.
+    """
+    for _ in range(int(patience_seconds / _MOUNT_SECONDS)):
+        try:
+            done = node.system.run(_PENDING, timeout_seconds=_ASK_SECONDS, check=False)
+        except FlashbootError as error:
+            node.system.say(f"warning: systemd does not tell its jobs: {explain(error)}")
+            return
+        if ".mount " not in done.stdout:
+            return
+        node.system.pause(_MOUNT_SECONDS)
+    node.system.say("warning: a filesystem is still not mounted, going on without it")
 
 
 def look(node: Node, run: Run, *, boot_id: str, patience_seconds: float) -> Scene:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flashboot
 from flashboot.errors import CommandFailed
 from flashboot.machine.process import Completed, failure
 from flashboot.node.system import System
 
-# The same interpreter and folder as ours, whatever PATH says.
+# The same interpreter and folder as ours, whatever PATH says: happycache is installed beside us,
+# in a folder that the interpreter may not look into by itself (packer/node/flashboot).
 _COMMAND = (sys.executable, "-m", "happycache")
+_ENVIRONMENT = {"PYTHONPATH": str(Path(flashboot.__file__).parent.parent)}
 _NOT_READY = 3  # fewer pages in memory than wanted: an answer, not a failure
 _GRACE_SECONDS = 30  # happycache ends by itself at its deadline; this much later it is killed
 
@@ -39,7 +42,7 @@ def dump(system: System, map_file: Path, directory: Path, *, timeout_seconds: fl
     argv = [
         *_COMMAND, "dump", "--json", "--one-file-system", "-o", str(map_file), str(directory),
     ]  # fmt: skip
-    done = system.run(argv, timeout_seconds=timeout_seconds)
+    done = system.run(argv, timeout_seconds=timeout_seconds, env=_ENVIRONMENT)
     return _number(_answer(done), "pages")
 
 
@@ -54,7 +57,10 @@ def load(
     if old_root != str(root):
         argv += ["--root", f"{old_root}={root}"]
     done = system.run(
-        [*argv, str(map_file)], timeout_seconds=timeout_seconds + _GRACE_SECONDS, check=False
+        [*argv, str(map_file)],
+        timeout_seconds=timeout_seconds + _GRACE_SECONDS,
+        env=_ENVIRONMENT,
+        check=False,
     )
     if done.code not in (0, _NOT_READY):
         raise failure(done)

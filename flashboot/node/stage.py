@@ -27,8 +27,16 @@ from flashboot.store import catalog
 from flashboot.store.catalog import Published
 
 # panic and oops restart the machine, which is OLD again before the first write; a serial console
-# is slow, so the kernel starts quietly and the RAM OS raises the level for its own phases.
-_COMMAND_LINE = ("panic=10", "oops=panic", "loglevel=5")
+# is slow, so the kernel starts quietly and the RAM OS raises the level for its own phases; an I/O
+# error that a pause of EBS would make is worse than waiting (70-ec2-nvme-devices.rules); arrays are
+# data and stay as they are (live-initramfs/build.py has the same line, with reasons).
+_COMMAND_LINE = (
+    "panic=10",
+    "oops=panic",
+    "loglevel=5",
+    "nvme_core.io_timeout=4294967295",
+    "raid=noautodetect",
+)
 _CONSOLES = ("console=tty0", "console=ttyS0,115200")
 
 

@@ -25,7 +25,7 @@ from flashboot.node import files, holders, hooks, residency, runs
 from flashboot.node.check import users_of
 from flashboot.node.findings import below
 from flashboot.node.layout import Layout, Placed
-from flashboot.node.leaving import Leaving
+from flashboot.node.leaving import PAUSE_SECONDS, Leaving
 from flashboot.node.recorder import tag
 from flashboot.node.runs import MAP, MARK, MARK_DIRECTORY, Mark, Staged
 from flashboot.node.system import Node
@@ -36,8 +36,8 @@ QUIET = "data filesystems are unmounted and flushed"
 
 # A busy network must not make the downtime longer than this, for record and tag each.
 _REPORT_SECONDS = 10.0
-# After SIGTERM a process gets this many looks before SIGKILL.
-_PATIENT_ROUNDS = 10
+# After SIGTERM a process gets this long before SIGKILL, or half of the step's time.
+_PATIENCE_SECONDS = 5.0
 # kexec.target gives up by itself after half an hour (systemd.special(7), JobTimeoutSec).
 _STOPPING_SECONDS = 1800
 _SYSTEMCTL_SECONDS = 30.0
@@ -132,6 +132,7 @@ def stop_services(job: Leaving) -> str:
     wanted = [unit for unit in job.options.services if unit not in job.options.kept]
     stopped: list[str] = []
     told: set[int] = set()
+    patience = min(_PATIENCE_SECONDS, job.timeout / 2)
     users: tuple[Holder, ...] = ()
     for number in job.rounds():
         users = users_of(job.system, job.survey())
@@ -150,7 +151,7 @@ def stop_services(job: Leaving) -> str:
         _stop(job, new)
         stopped += new
         for person in held.people:
-            if person.pid not in told or number >= _PATIENT_ROUNDS:
+            if person.pid not in told or number * PAUSE_SECONDS >= patience:
                 job.say(f"ending {person}, which is not started again if the flash fails")
                 job.system.end_process(person.pid, force=person.pid in told)
                 told.add(person.pid)
