@@ -111,6 +111,8 @@ class FakeSystem:
     stubborn: set[str] = field(default_factory=set)  # units that hold on after a stop
     deeds: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    # What systemctl list-jobs answers, one after the other; then nothing.
+    pending: list[str] = field(default_factory=list)
     argvs: list[Sequence[str]] = field(default_factory=list)
     # Called with each deed before ('before') and after ('after') it happens; may raise.
     fault: Callable[[str, str], None] = lambda _when, _deed: None
