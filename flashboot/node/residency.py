@@ -14,7 +14,7 @@ from flashboot.node.system import System
 
 # The same interpreter and folder as ours, whatever PATH says: happycache is installed beside us,
 # in a folder that the interpreter may not look into by itself (packer/node/flashboot).
-_COMMAND = (sys.executable, "-m", "happycache")
+_COMMAND = (sys.executable, "-P", "-m", "happycache")
 _ENVIRONMENT = {"PYTHONPATH": str(Path(flashboot.__file__).parent.parent)}
 _NOT_READY = 3  # fewer pages in memory than wanted: an answer, not a failure
 _GRACE_SECONDS = 30  # happycache ends by itself at its deadline; this much later it is killed

@@ -344,3 +344,18 @@ def test_events_of_a_failure_are_kept(world: World) -> None:
     failed = [event for event in told.events if event.kind is Kind.FAILED]
     assert [event.phase for event in failed] == ["unmount"]
     assert "hangs" in failed[0].text
+
+
+def test_a_disk_that_somebody_claims_is_not_quiet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount in another namespace shows in no mountinfo of ours."""
+    before = world.system.snapshot()
+    monkeypatch.setattr(
+        world.system, "claimed", lambda disk: "a container" if disk.name == "nvme4n1" else None
+    )
+    with pytest.raises(LeaveFailed, match="nvme4n1 is claimed by a container"):
+        leave(world)
+    assert not [deed for deed in world.system.deeds if deed.startswith("flush")]
+    assert steps.QUIET not in world.system.said
+    assert world.system.snapshot() == before
