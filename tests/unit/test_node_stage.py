@@ -389,3 +389,15 @@ def test_a_cause_is_explained_in_one_line(world: World) -> None:
         stage.stage(world.node, options())
     assert "\n" not in explain(caught.value)
     assert "images/app-42" in explain(caught.value)
+
+
+def test_a_second_stage_that_fails_does_not_leave_the_first_ones_state(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel holds one kernel: what was staged first is not loaded any more."""
+    stage.stage(world.node, options())
+    monkeypatch.setattr(world.system, "kexec_loaded", lambda: False)
+    with pytest.raises(FlashbootError, match="none is loaded"):
+        stage.stage(world.node, options())
+    assert not world.node.places.state.exists()
+    assert world.system.deeds[-1] == "unload kexec"
