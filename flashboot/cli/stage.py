@@ -45,6 +45,13 @@ def register(verbs: "Verbs") -> None:
     parser.add_argument(
         "--dns", action="append", default=[], metavar="ADDRESS", help="if DHCP names none"
     )
+    parser.add_argument(
+        "--patience",
+        type=_seconds,
+        default=600,
+        metavar="SECONDS",
+        help="how long the RAM OS asks a silent store before it gives the node back (default 600)",
+    )
     add_dry_run(parser)
 
 
@@ -59,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         keys=tuple(arguments.ssh_key),
         ntp=arguments.ntp,
         dns=tuple(arguments.dns),
+        patience_seconds=arguments.patience,
     )
     if arguments.dry_run:
         plan = stage.plan(node, options)
@@ -92,3 +100,9 @@ def _value(plan: "Plan", *, dry_run: bool) -> dict[str, Any]:
         "dry_run": dry_run,
         "findings": findings.values(plan.checked.findings),
     }
+
+
+def _seconds(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 86400 seconds")
+    return int(text)

@@ -14,7 +14,7 @@ from pathlib import Path
 import flashboot
 from flashboot import cpio, handoff
 from flashboot.errors import FlashbootError, KexecRefused, Refused, explain
-from flashboot.handoff import Bundle, Handoff, Network, RootDevice
+from flashboot.handoff import DEFAULT_PATIENCE, Bundle, Handoff, Network, RootDevice
 from flashboot.image.protocol import Tail
 from flashboot.node import check, files, runs
 from flashboot.node.check import Checked, Wish
@@ -42,13 +42,17 @@ _CONSOLES = ("console=tty0", "console=ttyS0,115200")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageOptions:
-    """How to stage. `keys` are further files of authorized keys for the rescue door."""
+    """How to stage. `keys` are further files of authorized keys for the rescue door.
+
+    `patience_seconds` is how long the flasher asks a silent store before it gives the node back.
+    """
 
     wish: Wish
     tail: Tail = Tail.SIGNATURES
     keys: tuple[Path, ...] = ()
     ntp: str = ""
     dns: tuple[str, ...] = ()
+    patience_seconds: int = DEFAULT_PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +217,7 @@ def _bundle(
         cloud=run.cloud,
         tail=options.tail,
         budget=facts.budget,
+        patience=options.patience_seconds,
     )
     return Bundle(
         plan,
