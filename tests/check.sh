@@ -1,18 +1,26 @@
 #!/usr/bin/env bash
-# The quick loop. Each line names itself, so that a failure is found at a glance.
+# The quick loop. Each line names itself, so that a failure is found at a glance; the type checker,
+# which takes longest on a cold start, runs beside the rest.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
 failed=0
+
 step() { # NAME COMMAND...
-  local name=$1 start=$EPOCHREALTIME; shift
+  local name=$1 start=${EPOCHREALTIME/./}; shift
   local output; output=$("$@" 2>&1); local code=$?
-  printf '%-8s %5.1f s  %s\n' "$name" "$(echo "$EPOCHREALTIME - $start" | bc -l 2>/dev/null || echo 0)" "$([ $code = 0 ] && echo ok || echo FAILED)"
-  [ $code = 0 ] || { printf '%s\n' "$output"; failed=1; }
+  local taken=$(( (${EPOCHREALTIME/./} - start) / 100000 )) # tenths of a second
+  local words; words=$(tail -n 1 <<<"$output")
+  [ $code = 0 ] || words=FAILED
+  printf '%-7s %3d.%d s  %s\n' "$name" $((taken / 10)) $((taken % 10)) "$words"
+  [ $code = 0 ] || printf '%s\n' "$output"
+  return $code
 }
-step format $bin/ruff format --check .
-step lint $bin/ruff check .
-step types $bin/mypy
-step layers $bin/lint-imports
-step unit $bin/pytest -q tests/unit
+
+step types $bin/mypy & types=$!
+step format $bin/ruff format --check . || failed=1
+step lint $bin/ruff check . || failed=1
+step layers $bin/lint-imports || failed=1
+step unit $bin/pytest -q tests/unit || failed=1
+wait $types || failed=1
 exit $failed

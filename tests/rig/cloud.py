@@ -18,12 +18,18 @@ from typing import Any, Self
 from flashboot.machine.qemu import HOST_ADDRESS
 from tests.rig.imds import Imds, Instance
 from tests.rig.motoserver import MotoServer
-from tests.rig.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
+from tests.rig.seaweed import ACCESS_KEY, NODE_POLICY, SECRET_KEY, Policy, Seaweed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REGION = "eu-west-1"
 BUCKET = "images"
+_CREDENTIALS_SECONDS = 6 * 3600
 STORE = f"s3://{BUCKET}/rig"
+# Credentials of `nobody` are good and open nothing: what a role without its policy is.
+ROLES: dict[str, Policy] = {
+    "node": NODE_POLICY,
+    "nobody": [{"Effect": "Deny", "Action": ["s3:*"], "Resource": ["*"]}],
+}
 MAC = "52:54:00:f1:a5:01"
 
 
@@ -46,17 +52,19 @@ class Cloud:
     def __enter__(self) -> Self:
         self._directory.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
-            self.seaweed = stack.enter_context(Seaweed(self._directory / "s3"))
+            self.seaweed = stack.enter_context(Seaweed(self._directory / "s3", roles=ROLES))
             self.moto = stack.enter_context(MotoServer(self._directory / "moto.log"))
             self.seaweed.make_bucket(BUCKET)
             self.instance_id, self.volume_id = self.moto.make_instance()
+            # Taken once, as EC2 keeps them ready: they are there even when S3 is silent.
+            self.credentials = self.seaweed.role_credentials(seconds=_CREDENTIALS_SECONDS)
             self.imds = stack.enter_context(
                 Imds(
                     Instance(
                         instance_id=self.instance_id,
                         region=REGION,
                         mac=MAC,
-                        credentials=self.seaweed.role_credentials,
+                        credentials=lambda: self.credentials,
                     )
                 )
             )
@@ -102,6 +110,11 @@ class Cloud:
         filters = [{"Name": "resource-id", "Values": [self.instance_id]}]
         answer = self.moto.client("ec2").describe_tags(Filters=filters)
         return {tag["Key"]: tag["Value"] for tag in answer["Tags"]}
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys of the store's objects below `prefix`."""
+        answer = self.seaweed.client().list_objects_v2(Bucket=BUCKET, Prefix=f"rig/{prefix}")
+        return [entry["Key"].removeprefix("rig/") for entry in answer.get("Contents", ())]
 
     def object(self, key: str) -> bytes:
         """An object of the store, as S3 has it."""

@@ -117,6 +117,18 @@ class Node:
         """A shell line in the guest, as root."""
         return self.ssh.run(command, check=check, timeout_seconds=timeout_seconds, input=input)
 
+    def host_key(self) -> str:
+        """The ed25519 key that answers on the guest's ssh port now, in OpenSSH's words."""
+        port = str(self.ssh.port)
+        done = subprocess.run(
+            ["ssh-keyscan", "-T", "20", "-t", "ed25519", "-p", port, "127.0.0.1"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout
+
     def flash(self, options: str = "") -> threading.Thread:
         """Start `flashboot flash` as an operator at a terminal would, and do not wait for it."""
 
