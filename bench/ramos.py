@@ -70,7 +70,7 @@ def with_stub(initramfs: bytes) -> bytes:
 def boot(output: Path, initrd: Path, memory: int) -> Boot | None:
     """One start in a machine of `memory` MiB; None if the flasher was not reached."""
     command_line = json.loads((output / "ramos.json").read_bytes())["command_line"]
-    command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]
+    command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=64", "-cpu", "max", "-smp", "2"]
     command += ["-m", str(memory), "-nodefaults", "-display", "none", "-serial", "stdio"]
     command += ["-no-reboot", "-kernel", str(output / "vmlinuz"), "-initrd", str(initrd)]
     command += ["-append", command_line, "-netdev", "user,id=n"]

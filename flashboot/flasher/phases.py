@@ -182,6 +182,9 @@ def insist(job: Flash, ready: Ready) -> int:
                 f"again in {pause} s; the rescue door is open"
             )
             _send_record(job, ready)
+            _tag(
+                job, {"state": "stuck", "run": job.report.run, "record": f"stuck: {explain(error)}"}
+            )
             job.wait(pause)
         else:
             return written
@@ -230,6 +233,7 @@ def finish(job: Flash, ready: Ready, written: int) -> None:
                 "run": job.report.run,
                 "image": ready.target.name,
                 "digest": digest,
+                "disk_guid": ready.disk_guid,
                 "record": f"flashed {ready.target.name}, {written} bytes written",
             },
         )

@@ -102,8 +102,7 @@ def _flash(story: Story, node: Node, parts: Parts) -> tuple[Look, Look, str, Lin
         node.boot()
     with story.phase("arrive: compare, rewarm, ready"):
         ready = node.qemu.wait_for(r"flashboot: ready: ", timeout_seconds=180, after=mark)
-        # Record and tags come after the word on the console.
-        node.qemu.wait_for(r"Finished.*flashboot-arrive", timeout_seconds=60, after=ready.number)
+        node.wait_arrived()  # record and tags come after the word on the console
     return quiet, restart, reason, ready
 
 

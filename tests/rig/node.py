@@ -117,6 +117,13 @@ class Node:
         """A shell line in the guest, as root."""
         return self.ssh.run(command, check=check, timeout_seconds=timeout_seconds, input=input)
 
+    def wait_arrived(self) -> str:
+        """Wait until `flashboot arrive` of this boot has ended; systemd's word for how."""
+        state = "$(systemctl is-active flashboot-arrive.service)"
+        return self.run(
+            f'while [ "{state}" = activating ]; do sleep 0.3; done; echo "{state}"'
+        ).stdout.strip()
+
     def host_key(self) -> str:
         """The ed25519 key that answers on the guest's ssh port now, in OpenSSH's words."""
         port = str(self.ssh.port)

@@ -251,7 +251,10 @@ def test_every_failure_before_the_first_write_ends_in_old(
 
 def test_after_the_first_write_the_flasher_insists() -> None:
     scene = Scene(faults=(Fault("write", "eio", nth=3), Fault("flush", "eio", nth=4)))
+    states: list[str] = []
+    scene.on_wait = lambda: states.append(scene.cloud.tags["state"])
     scene.run()
+    assert states == ["stuck", "stuck"], "who sees the tags only knows that it does not go on"
     assert bytes(scene.machine.device.durable) == DATA
     assert scene.waits == [1, 2]
     assert scene.machine.restarts == 1
