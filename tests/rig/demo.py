@@ -55,6 +55,8 @@ def demo(story: Story, *, firmware: Firmware = "bios") -> None:
         with story.phase("stage, while the node serves"):
             node.run(f"flashboot stage --image {IMAGE}")
         sums = node.run("cat /data/db/SHA256SUMS").stdout
+        # Queries: the database itself, when it starts, reads only the first half of each file.
+        node.run("cat /data/db/segment-0? > /dev/null")
         begin = node.qemu.mark()
         with _telling(story, node, begin):
             quiet, restart, reason, ready = _flash(story, node, parts)
@@ -160,8 +162,8 @@ def _sum_up(story: Story, cloud: Cloud, node: Node, *, begin: int, ready: Line) 
         "the host's own checks included)"
     )
     story.facts["instance tags"] = ", ".join(f"{name}={tags[name]}" for name in sorted(tags))
-    if not int(arrive.facts["resident_pages"]):
-        raise DemoFailed("no page is warm")
+    if not int(arrive.facts["loaded_pages"]):
+        raise DemoFailed(f"no page was warmed: {story.facts['page cache']}")
     if tags.get("flashboot:state") != "ready":
         raise DemoFailed(f"the tags say {tags}")
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flashboot.cli import exit_codes
 from flashboot.cli.main import main
 from flashboot.image.table import CHUNK_SIZE
 from tests.fakes.images import random_image
@@ -76,7 +78,8 @@ def test_publish_then_again(run: Run, disk: Path, tmp_path: Path) -> None:
 def test_publish_dry_run(run: Run, disk: Path, tmp_path: Path) -> None:
     code, _, err = run("publish", str(disk), "--name", "app-1", "--dry-run")
     assert code == 20, "a store that is not there yet is not made by a dry run"
-    assert "no such directory" in err
+    assert "its directory does not exist" in err
+    assert "Errno" not in err
     (tmp_path / "store").mkdir()
     code, out, _ = run("publish", str(disk), "--name", "app-1", "--dry-run")
     assert code == 0
@@ -130,6 +133,11 @@ def test_refusals_have_their_codes(
     assert err.startswith("flashboot: error: ")
     assert err.count("\n") == 1
     assert not objects(tmp_path)
+
+
+def test_the_page_of_exit_codes_has_a_sentence_for_each() -> None:
+    rows = [line.split(" | ") for line in exit_codes.page().splitlines() if line[2:3].isdigit()]
+    assert not [row for row in rows if not re.search("[a-z]", row[2])]
 
 
 def test_no_store_at_all(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

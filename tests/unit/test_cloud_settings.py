@@ -1,8 +1,10 @@
 """Settings from the environment and through a document; what clients are made of."""
 
 import json
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
@@ -11,7 +13,7 @@ import pytest
 from flashboot.cloud.clients import _proxies, ec2_client, s3_client
 from flashboot.cloud.settings import CloudSettings
 from flashboot.cloud.tags import read_tags, write_tags
-from flashboot.errors import CloudError, MalformedDocument, UsageError
+from flashboot.errors import CloudError, MalformedDocument, UsageError, explain
 
 
 def test_reads_the_names_that_aws_tools_read() -> None:
@@ -156,6 +158,26 @@ def test_a_profile_that_is_missing_is_said_to_be(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(CloudError, match="nobody"):
         s3_client(CloudSettings(region="eu-west-1"))
+
+
+def test_no_credentials_off_ec2_is_said_with_where_they_were_looked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nobody listens there: refused at once
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+        settings = CloudSettings(region="eu-west-1", endpoints={"imds": endpoint})
+        with pytest.raises(CloudError) as caught:
+            s3_client(settings)
+    text = explain(caught.value)
+    assert text.startswith("Finding AWS credentials failed: there are none in the environment")
+    for place in ("AWS_ACCESS_KEY_ID", f"{tmp_path}/credentials", "/nonexistent", endpoint):
+        assert place in text
+    assert "IMDSv1" not in text
 
 
 class FakeEc2:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flashboot.errors import AccessDenied, StoreError, StoreUnavailable
+from flashboot.errors import AccessDenied, ObjectMissing, StoreError, StoreUnavailable, explain
 from flashboot.store.directory import DirectoryStore
 
 
@@ -60,14 +60,22 @@ def test_says_that_the_directory_is_missing(tmp_path: Path) -> None:
         lambda: store.size("i"),
         lambda: list(store.keys("")),
     ):
-        with pytest.raises(StoreError, match="no such directory") as caught:
+        with pytest.raises(StoreError, match="its directory does not exist") as caught:
             call()
         assert caught.type is StoreError
+        assert "Errno" not in explain(caught.value)
+
+
+def test_what_is_missing_is_said_without_the_systems_words(tmp_path: Path) -> None:
+    with pytest.raises(ObjectMissing) as caught:
+        DirectoryStore(tmp_path).get("images/app", limit=1)
+    sentence = f"The store at file://{tmp_path} has no object images/app."
+    assert explain(caught.value) == f"{sentence} [{ObjectMissing.hint}]"
 
 
 def test_makes_the_directory_but_not_what_is_above_it(tmp_path: Path) -> None:
     assert DirectoryStore(tmp_path / "new").put("images/i", b"1")
-    with pytest.raises(StoreError, match="no such directory"):
+    with pytest.raises(StoreError, match="its directory does not exist"):
         DirectoryStore(tmp_path / "not-mounted" / "store").put("images/i", b"1")
     assert not (tmp_path / "not-mounted").exists()
 
