@@ -12,6 +12,7 @@ import botocore.exceptions
 import botocore.session
 from botocore.config import Config
 
+from flashboot.cloud.metadata import DEFAULT_ENDPOINT
 from flashboot.cloud.settings import CloudSettings
 from flashboot.errors import CloudError
 
@@ -20,6 +21,8 @@ from flashboot.errors import CloudError
 _CONNECTIONS = 32
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 20
+
+_FILES = ("credentials", "config")  # as botocore calls the settings of their paths
 
 
 def s3_client(settings: CloudSettings) -> Any:
@@ -63,10 +66,10 @@ def _client(settings: CloudSettings, service: str, config: Config) -> Any:
     try:
         session = _session(settings)
         # Asked for now: a client made without credentials would never look for them again.
-        if session.get_credentials() is None:
+        if not _has_credentials(session):
             raise CloudError(
                 "Finding AWS credentials",
-                "there are none in the environment, the profile or the instance's role",
+                f"there are none in {_places(session)}",
                 hint="give the instance a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID",
             )
         return session.create_client(
@@ -96,6 +99,25 @@ def _session(settings: CloudSettings) -> Any:
             "ec2_metadata_service_endpoint", settings.endpoints["imds"] + "/"
         )
     return session
+
+
+def _has_credentials(session: Any) -> bool:
+    try:
+        return session.get_credentials() is not None
+    except botocore.exceptions.MetadataRetrievalError:
+        # The last place of all gave no token: off EC2 that means only that nobody is there.
+        return False
+
+
+def _places(session: Any) -> str:
+    """Where botocore looked for credentials."""
+    profile = session.get_config_variable("profile") or "default"
+    files = " or ".join(session.get_config_variable(f"{kind}_file") for kind in _FILES)
+    imds = session.get_config_variable("ec2_metadata_service_endpoint") or DEFAULT_ENDPOINT
+    return (
+        f"the environment (AWS_ACCESS_KEY_ID), none in profile {profile} of {files}, "
+        f"and none (an instance's role) at the metadata service {imds.rstrip('/')}"
+    )
 
 
 def _proxies(settings: CloudSettings, service: str) -> dict[str, str]:
