@@ -44,7 +44,7 @@ class DirectoryStore:
         try:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise self._translate(error, key) from error
+            raise self._translate(error, key) from None
         try:
             size = os.fstat(handle).st_size
             wanted = max(0, size - offset) if length is None else length
@@ -52,7 +52,7 @@ class DirectoryStore:
                 raise DocumentTooLarge(f"object {key} at {self.url}", wanted, limit)
             data = _read(handle, offset, wanted)
         except OSError as error:
-            raise self._translate(error, key) from error
+            raise self._translate(error, key) from None
         finally:
             os.close(handle)
         if len(data) != wanted or (offset > 0 and offset >= size):
@@ -73,7 +73,7 @@ class DirectoryStore:
             if isinstance(translated, ObjectMissing):
                 # A file where a folder must be, or the other way round.
                 translated = StoreError(self.url, f"{key}: {error.strerror}")
-            raise translated from error
+            raise translated from None
 
     def size(self, key: str) -> int | None:
         try:
@@ -83,7 +83,7 @@ class DirectoryStore:
             translated = self._translate(error, key)
             if isinstance(translated, ObjectMissing):
                 return None
-            raise translated from error
+            raise translated from None
 
     def keys(self, prefix: str) -> Iterator[str]:
         require_prefix(prefix)
@@ -96,17 +96,22 @@ class DirectoryStore:
         except OSError as error:
             translated = self._translate(error, f"{prefix}*")
             if not isinstance(translated, ObjectMissing):
-                raise translated from error
+                raise translated from None
 
     def _path(self, key: str) -> str:
         require_key(key)
         return os.path.join(self.path, key)
 
     def _translate(self, error: OSError, key: str) -> StoreError:
+        """Our sentence for `error`; it says all, so raise it from None."""
         reason = error.strerror or str(error)
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
             if not os.path.isdir(self.path):
-                return StoreError(self.url, "there is no such directory")
+                return StoreError(
+                    self.url,
+                    "its directory does not exist",
+                    hint="check the address, and that its disk is mounted",
+                )
             return ObjectMissing(self.url, key)
         if error.errno in (errno.EACCES, errno.EPERM):
             return AccessDenied(self.url, key, reason)
