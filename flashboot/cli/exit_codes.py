@@ -52,4 +52,4 @@ def page() -> str:
 
 def _sentence(kind: type[FlashbootError]) -> str:
     sentence = (kind.__doc__ or "").replace("{}", "…").replace("|", "\\|")
-    return "" if sentence == "…" else sentence
+    return "what is wrong with the command line" if sentence == "…" else sentence
