@@ -76,7 +76,7 @@ class DigestMismatch(FlashbootError):
     """The {} has digest {}, but {} was promised."""
 
     exit_code = 12
-    hint = "the store holds other bytes than were published; publish again, or look who wrote there"
+    hint = "the store holds other bytes than published; `flashboot image publish --repair` mends it"
 
 
 class UnfitImage(FlashbootError):
@@ -163,7 +163,7 @@ class ChunkMismatch(FlashbootError):
     """Chunk {} of image {} is wrong in the store: digest {} was promised, {} was found."""
 
     exit_code = 40
-    hint = "the store holds other bytes than were published; publish the image again"
+    hint = "the store holds other bytes than published; `flashboot image publish --repair` mends it"
 
 
 class NotVerified(FlashbootError):

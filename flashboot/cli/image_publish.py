@@ -70,6 +70,11 @@ def register(verbs: "Verbs") -> None:
     parser.add_argument(
         "--live", action="store_true", help="read a device although it is mounted for writing"
     )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="read back what the store has of it, and send again what is wrong or missing",
+    )
     add_dry_run(parser)
 
 
@@ -87,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         ramos=arguments.ramos,
         live=arguments.live,
         dry_run=arguments.dry_run,
+        repair=arguments.repair,
     )
     with Meter("publishing", quiet=arguments.quiet) as progress:
         result = publish(
@@ -99,7 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in _warnings(result):
         output.say(f"warning: {warning}")
     value = _json(result, dry_run=arguments.dry_run)
-    output.result(value, _text(result, dry_run=arguments.dry_run), as_json=arguments.json)
+    text = _text(result, dry_run=arguments.dry_run, repair=arguments.repair)
+    output.result(value, text, as_json=arguments.json)
     return 0
 
 
@@ -114,10 +121,15 @@ def _warnings(result: "PublishResult") -> tuple[str, ...]:
     return tuple(found)
 
 
-def _text(result: "PublishResult", *, dry_run: bool) -> str:
+def _text(result: "PublishResult", *, dry_run: bool, repair: bool) -> str:
     counts, name = result.counts, result.statement.name
+    repaired = _repaired(result.repaired, dry_run=dry_run)
     if result.already_published:
-        return f"{name} is already published, nothing was uploaded"
+        if not repair:
+            return f"{name} is already published, nothing was uploaded"
+        if not repaired:
+            return f"{name} is already published and whole in the store, nothing was uploaded"
+        return f"{name} is already published; {repaired}"
     size = result.statement.image_size
     verb = "would be published" if dry_run else "published"
     return (
@@ -127,7 +139,16 @@ def _text(result: "PublishResult", *, dry_run: bool) -> str:
         f"{counts.zero} zero\n"
         f"{'to send' if dry_run else 'sent'}: {_objects(result.objects_sent)}, "
         f"{format_size(result.bytes_sent)}; {_objects(result.objects_found)} already there"
+        + (f"\ndamaged: {repaired}" if repaired else "")
     )
+
+
+def _repaired(keys: tuple[str, ...], *, dry_run: bool) -> str:
+    """'' where nothing was damaged."""
+    if not keys:
+        return ""
+    verb = "would be" if dry_run else "was" if len(keys) == 1 else "were"
+    return f"{_objects(len(keys))} {verb} sent again: {', '.join(keys)}"
 
 
 def _objects(number: int) -> str:
@@ -154,6 +175,7 @@ def _json(result: "PublishResult", *, dry_run: bool) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "mib_per_second": _mib_per_second(result.statement.image_size, result.seconds),
         "warnings": list(_warnings(result)),
+        "repaired": list(result.repaired),
     }
 
 

@@ -21,7 +21,7 @@ _SHOWN = 5  # wrong extents and objects named in text; JSON has all
 class StoreDiffers(ChunkMismatch):
     """The store at {} does not hold image {}: {} wrong, the first in {}: {}."""
 
-    hint = "publish the image under another name with --no-base, and look who wrote there"
+    hint = "mend it: `flashboot image publish --repair` from the same disk; look who wrote there"
 
 
 def register(verbs: "Verbs") -> None:

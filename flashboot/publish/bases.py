@@ -17,8 +17,13 @@ _READERS = 8
 _UNREADABLE = (DigestMismatch, DocumentTooLarge, MalformedDocument, ObjectMissing)
 
 
-def newest(store: Store, *, limit: int = MAX_BASES) -> tuple[list[str], list[str]]:
-    """The names of the newest images, newest first, and a sentence for each unreadable one."""
+def newest(
+    store: Store, *, before: Statement | None = None, limit: int = MAX_BASES
+) -> tuple[list[str], list[str]]:
+    """The names of the newest images, newest first, and a sentence for each unreadable one.
+
+    With `before` those that were there when that image was made.
+    """
     statements: list[Statement] = []
     warnings: list[str] = []
     with ThreadPoolExecutor(_READERS, thread_name_prefix="base") as executor:
@@ -28,6 +33,12 @@ def newest(store: Store, *, limit: int = MAX_BASES) -> tuple[list[str], list[str
                 statements.append(job.result())
             except _UNREADABLE as error:
                 warnings.append(f"image {name} is left out as a base: {error}")
+    if before is not None:
+        statements = [
+            found
+            for found in statements
+            if found.created <= before.created and found.name != before.name
+        ]
     statements.sort(key=lambda found: (-found.created, found.name))
     return [found.name for found in statements[:limit]], warnings
 

@@ -7,13 +7,20 @@ by saying it again. An image exists from the moment that its statement does.
 import hashlib
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from flashboot.errors import ObjectExists, UsageError
+from flashboot.errors import (
+    DigestMismatch,
+    DocumentTooLarge,
+    ObjectExists,
+    ObjectMissing,
+    PublishFailed,
+    UsageError,
+)
 from flashboot.image import codec, envelope, statement
 from flashboot.image import table as tables
 from flashboot.image.statement import ARCHITECTURES, Blob, RamOs, Statement
@@ -21,8 +28,10 @@ from flashboot.image.table import ChunkTable, Pack
 from flashboot.publish import bases, boot, ramos
 from flashboot.publish.chunks import Prepared, prepare
 from flashboot.publish.packs import PACK_TARGET, Counts, Packer, Place
+from flashboot.publish.repair import Mender
 from flashboot.publish.sender import PackUploads, Sender, require_length
 from flashboot.publish.source import Source, opened, require_size
+from flashboot.publish.verify import damaged
 from flashboot.store import catalog
 from flashboot.store.base import Store
 
@@ -40,7 +49,8 @@ class PublishOptions:
     `base` names the images whose chunks are not stored again: None for the newest, () for none.
     `ramos` is the directory of a RAM OS to pin. `live` accepts a device mounted for writing.
     A pack is closed by the chunk that brings it to `pack_target` bytes.
-    `dry_run` reads, packs and asks the store, but writes nothing there.
+    `dry_run` reads, packs and asks the store, but writes nothing there. `repair` also reads all
+    that the store has of the image, and sends again what is wrong or missing.
     """
 
     boot_modes: tuple[str, ...] | None = None
@@ -55,11 +65,14 @@ class PublishOptions:
     pack_target: int = PACK_TARGET
     live: bool = False
     dry_run: bool = False
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishResult:
-    """What came of it. `already_published`: the store had this very image, nothing was sent.
+    """What came of it. `already_published`: the store had this very image, nothing was sent but
+    what a repair found damaged. `repaired`: the keys of objects that were wrong, or missing of a
+    published image.
 
     `consistent` is False where the source was written to while it was read. `objects_found` were
     there from a publish that broke off, or from another image.
@@ -75,6 +88,7 @@ class PublishResult:
     objects_found: int
     seconds: float
     warnings: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
 
 
 def publish(
@@ -89,7 +103,8 @@ def publish(
 
     Raises PublishFailed (also where the source changed meanwhile), ObjectExists where the name
     stands for another image, MalformedDocument for what no image may be called or have,
-    DeviceBusy, DeviceFailed, and what the store raises. Saying it again continues it.
+    DeviceBusy, DeviceFailed, and what the store raises; PublishFailed too where a repair cannot
+    make again what is damaged. Saying it again continues it.
     """
     statement.check_name(name)
     wish = options or PublishOptions()
@@ -101,7 +116,7 @@ def publish(
         work = _Work(found, store, name, wish, progress)
         if store.size(catalog.PREFIX + name) is None:
             return work.publish()
-        return work.compare(catalog.fetch_image(store, name))
+        return work.compare()
 
 
 @dataclass(slots=True)
@@ -121,8 +136,12 @@ class _Work:
         built = ramos.read(options.ramos) if options.ramos is not None else None
         about = self._about(built.ramos if built else None)
         known, warnings = self._known()
-        sender = Sender(self.store, dry_run=options.dry_run)
-        packer = self._pack(known, sender)
+        broken: tuple[Pack, ...] = ()
+        if options.repair:
+            broken = damaged(self.store, dict.fromkeys(place.pack for place in known.values()))
+            known = {digest: place for digest, place in known.items() if place.pack not in broken}
+        sender = self._sender()
+        packer = self._pack(known, sender.send)
         self._require_packs(packer.reused())
         if built is not None:
             built.send(sender)
@@ -133,21 +152,37 @@ class _Work:
         self.source.require_unchanged()
         sender.send(result.table_key, stored)
         if options.dry_run or self.store.put(result.key, sealed):
-            sender.count_sent(len(sealed))
+            sender.count_sent(result.key, len(sealed))
         else:
             # Somebody published this name meanwhile, or it was us and the answer was lost.
             result, _ = catalog.fetch_statement(self.store, self.name)
             self._require_same(result, ours)
-        return self._result(result, table, packer.counts, sender=sender, warnings=warnings)
+        warnings += tuple(
+            f"{pack.key} of an earlier image is damaged and was not used: "
+            "publish that image again with --repair"
+            for pack in broken
+            if pack.key not in sender.replaced
+        )
+        return self._result(
+            result,
+            table,
+            packer.counts,
+            sender=sender,
+            warnings=warnings,
+            repaired=sender.replaced,
+        )
 
-    def compare(self, published: catalog.Published) -> PublishResult:
-        """A name that is taken: fine if it is the same image, and nothing is sent either way."""
+    def compare(self) -> PublishResult:
+        """A name that is taken: fine if it is the same image. Only a repair sends anything."""
         options = self.options
+        there, _ = catalog.fetch_statement(self.store, self.name)
         built = ramos.read(options.ramos) if options.ramos is not None else None
-        there, table = published.statement, published.table
         about = self._about(built.ramos if built else None)
         self._require_same(there, replace(about, digest=there.digest, table=there.table))
-        self._require_packs(table.packs)
+        stored = self._stored_table(there, about)
+        table = catalog.open_table(there, stored)
+        if not options.repair:
+            self._require_packs(table.packs)
         counts, seen = Counts(), set[bytes]()
         with closing(self._chunks(held=lambda _: True)) as chunks:
             for chunk in chunks:
@@ -156,7 +191,54 @@ class _Work:
                     raise self._other(f"its bytes differ in the chunk at {at}")
                 _count(counts, chunk, seen)
         self.source.require_unchanged()
-        return self._result(there, table, counts, already=True)
+        sender = self._sender()
+        if options.repair:
+            sender.send(there.table_key, stored)
+            if built is not None:
+                built.send(sender)
+            self._mend(table, sender)
+        return self._result(there, table, counts, sender=sender, repaired=sender.sent, already=True)
+
+    def _sender(self) -> Sender:
+        return Sender(self.store, dry_run=self.options.dry_run, repair=self.options.repair)
+
+    def _stored_table(self, there: Statement, about: Statement) -> bytes:
+        """The table of a published image, by a repair also where the store has it no more."""
+        try:
+            return catalog.fetch_blob(self.store, there.table_key, there.table, what="chunk table")
+        except (DigestMismatch, DocumentTooLarge, ObjectMissing):
+            if not self.options.repair:
+                raise
+        known, _ = self._known(before=there)
+        table = self._pack(known, lambda key, data: None).table()
+        stored = tables.dump(table)
+        again = _with_table(about, table, stored, created=there.created)
+        self._require_same(there, again)
+        if again.table != there.table:
+            raise PublishFailed(
+                self.name,
+                "its chunk table is damaged, and this command makes another one",
+                hint="say --base or --no-base as at first, or publish under another name",
+            )
+        return stored
+
+    def _mend(self, table: ChunkTable, sender: Sender) -> None:
+        """Send again the packs of a published image that are damaged. Raises PublishFailed."""
+        broken = damaged(self.store, table.packs)
+        if not broken:
+            return
+        mender = Mender(table, broken, sender)
+        with closing(self._chunks(held=lambda digest: not mender.needs(digest))) as chunks:
+            for chunk in chunks:
+                mender.add(chunk)
+        if mender.unmended:
+            names = " and ".join(pack.key for pack in mender.unmended)
+            raise PublishFailed(
+                self.name,
+                f"damaged, {names} cannot be made again from this source alone",
+                hint="first do so with the images that it shares chunks with; "
+                "else publish with --repair under another name",
+            )
 
     def _about(self, pinned: RamOs | None) -> Statement:
         """The statement but for what only the bytes can say. Raises MalformedDocument."""
@@ -181,22 +263,24 @@ class _Work:
         # Nothing may be published that no reader accepts; better to learn it before the work.
         return statement.load(statement.dump(about))
 
-    def _known(self) -> tuple[dict[bytes, Place], tuple[str, ...]]:
-        """Where earlier images have their chunks."""
+    def _known(
+        self, *, before: Statement | None = None
+    ) -> tuple[dict[bytes, Place], tuple[str, ...]]:
+        """Where earlier images have their chunks; earlier than `before`."""
         named = self.options.base
         unreadable: list[str] = []
         if named is None:
-            names, unreadable = bases.newest(self.store)
+            names, unreadable = bases.newest(self.store, before=before)
         else:
             names = list(named)
         known, broken = bases.known_places(self.store, names, strict=named is not None)
         return known, (*unreadable, *broken)
 
-    def _pack(self, known: dict[bytes, Place], sender: Sender) -> Packer:
-        """Read the source, and send what the store lacks of it."""
+    def _pack(self, known: dict[bytes, Place], send: Callable[[str, bytes], None]) -> Packer:
+        """Read the source, and send the packs of what is not `known`."""
         packer = Packer(known, target=self.options.pack_target)
         with (
-            PackUploads(sender, done=packer.closed) as uploads,
+            PackUploads(send, done=packer.closed) as uploads,
             closing(self._chunks(held=packer.holds)) as chunks,
         ):
             for chunk in chunks:
@@ -258,7 +342,8 @@ class _Work:
         table: ChunkTable,
         counts: Counts,
         *,
-        sender: Sender | None = None,
+        sender: Sender,
+        repaired: Iterable[str],
         warnings: tuple[str, ...] = (),
         already: bool = False,
     ) -> PublishResult:
@@ -268,11 +353,12 @@ class _Work:
             already_published=already,
             consistent=self.source.consistent,
             counts=counts,
-            objects_sent=sender.objects_sent if sender else 0,
-            bytes_sent=sender.bytes_sent if sender else 0,
-            objects_found=sender.objects_found if sender else 0,
+            objects_sent=len(sender.sent),
+            bytes_sent=sender.bytes_sent,
+            objects_found=sender.objects_found,
             seconds=time.monotonic() - self.start,
             warnings=warnings,
+            repaired=tuple(sorted(repaired)),
         )
 
 

@@ -1,4 +1,4 @@
-"""Sending objects: asked for first, never sent twice, counted."""
+"""Sending objects: asked for first, not sent where they are there, counted."""
 
 import hashlib
 import threading
@@ -9,9 +9,11 @@ from types import TracebackType
 from typing import Self
 
 from flashboot.errors import StoreError
+from flashboot.image.statement import Blob
 from flashboot.image.table import Pack
 from flashboot.publish.chunks import workers
 from flashboot.publish.packs import FullPack
+from flashboot.publish.verify import holds
 from flashboot.store.base import Store
 
 
@@ -25,12 +27,17 @@ def uploads_at_once() -> int:
 
 
 class Sender:
-    """Sends objects whose key says their content. With `dry_run` it only asks and counts."""
+    """Sends objects whose key says their content. With `dry_run` it only asks and counts.
 
-    def __init__(self, store: Store, *, dry_run: bool = False) -> None:
+    With `repair` it reads what is there and replaces what is wrong; else the length must do.
+    """
+
+    def __init__(self, store: Store, *, dry_run: bool = False, repair: bool = False) -> None:
         self.store = store
         self.dry_run = dry_run
-        self.objects_sent = 0
+        self.repair = repair
+        self.sent: list[str] = []  # keys, the replaced ones too
+        self.replaced: list[str] = []
         self.bytes_sent = 0
         self.objects_found = 0
         self._lock = threading.Lock()
@@ -40,18 +47,31 @@ class Sender:
         size = self.store.size(key)
         if size is None:
             if self.dry_run or self.store.put(key, data):
-                self.count_sent(len(data))
+                self.count_sent(key, len(data))
                 return
             # Somebody else was faster, or it was us and the answer was lost.
             size = self.store.size(key)
-        require_length(self.store, key, found=size, wanted=len(data))
+        if self.repair:
+            if not holds(self.store, key, Blob(hashlib.sha256(data).digest(), len(data))):
+                self.replace(key, data)
+                return
+        else:
+            require_length(self.store, key, found=size, wanted=len(data))
         with self._lock:
             self.objects_found += 1
 
-    def count_sent(self, length: int) -> None:
-        """One object of `length` bytes was sent."""
+    def replace(self, key: str, data: bytes) -> None:
+        """Put `data` under `key`, whatever is there. Raises what the store raises."""
+        if not self.dry_run:
+            self.store.put(key, data, replace=True)
+        self.count_sent(key, len(data))
         with self._lock:
-            self.objects_sent += 1
+            self.replaced.append(key)
+
+    def count_sent(self, key: str, length: int) -> None:
+        """The object `key` of `length` bytes was sent."""
+        with self._lock:
+            self.sent.append(key)
             self.bytes_sent += length
 
 
@@ -62,18 +82,20 @@ def require_length(store: Store, key: str, *, found: int | None, wanted: int) ->
         raise StoreError(
             store.url,
             f"object {key} {there}, {wanted} are expected",
-            hint="somebody deleted or wrote there; publish under another name with --no-base",
+            hint="somebody deleted or wrote there; `flashboot image publish --repair` mends it",
         )
 
 
 class PackUploads:
-    """Packs on their way into the store, a few at once.
+    """Packs on their way into the store, a few at once: `send(key, data)` is called from threads.
 
     `done(index, pack)` is called in the thread that calls `start` or `wait`.
     """
 
-    def __init__(self, sender: Sender, *, done: Callable[[int, Pack], None]) -> None:
-        self._sender = sender
+    def __init__(
+        self, send: Callable[[str, bytes], None], *, done: Callable[[int, Pack], None]
+    ) -> None:
+        self._send = send
         self._done = done
         self._limit = uploads_at_once()
         self._executor = ThreadPoolExecutor(self._limit, thread_name_prefix="upload")
@@ -109,5 +131,5 @@ class PackUploads:
         data = b"".join(frames)
         frames.clear()  # the frames and their pack need not both be held
         pack = Pack(hashlib.sha256(data).digest(), len(data))
-        self._sender.send(pack.key, data)
+        self._send(pack.key, data)
         return pack

@@ -6,7 +6,7 @@ The other question, whether a device holds an image, is the flasher's.
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -14,7 +14,7 @@ from itertools import chain
 from flashboot.errors import DigestMismatch, MalformedDocument, ObjectMissing
 from flashboot.image import codec
 from flashboot.image.statement import Blob, RamOs
-from flashboot.image.table import ChunkTable, Location
+from flashboot.image.table import ChunkTable, Location, Pack
 from flashboot.store import catalog
 from flashboot.store.base import Store
 from flashboot.store.catalog import Published
@@ -89,6 +89,28 @@ def verify_stored(
         packs=len(check.table.packs),
         wrong=tuple(wrong),
     )
+
+
+def holds(store: Store, key: str, blob: Blob) -> bool:
+    """Whether the object at `key` is `blob`: fetched and hashed, a little of it held at a time."""
+    if store.size(key) != blob.length:
+        return False
+    found = hashlib.sha256()
+    try:
+        for offset in range(0, blob.length, FETCH_BYTES):
+            length = min(FETCH_BYTES, blob.length - offset)
+            found.update(store.get(key, offset=offset, length=length, limit=length))
+    except ObjectMissing:
+        return False
+    return found.digest() == blob.digest
+
+
+def damaged(store: Store, packs: Iterable[Pack]) -> tuple[Pack, ...]:
+    """Those of `packs` that `store` lacks or holds wrong; every byte of them is fetched."""
+    asked = tuple(packs)
+    with ThreadPoolExecutor(MIN_FETCHERS, thread_name_prefix="check") as executor:
+        answers = executor.map(lambda p: holds(store, p.key, Blob(p.digest, p.length)), asked)
+        return tuple(pack for pack, whole in zip(asked, answers, strict=True) if not whole)
 
 
 class _Check:

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from flashboot.cloud.clients import s3_client
+from flashboot.cloud.settings import CloudSettings
 from flashboot.image.table import CHUNK_SIZE
+from flashboot.store.s3 import S3Store
 from flashboot.units import MIB
 from tests.rig.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 
@@ -70,6 +73,30 @@ def test_publish_write_and_verify_through_s3(seaweed: Seaweed, tmp_path: Path) -
     assert target.read_bytes() == disk.read_bytes()
     listed = flashboot("list", environment=environment)
     assert {image["name"] for image in listed["images"]} == {"app-1", "app-2"}
+
+
+@pytest.mark.server
+def test_a_damaged_pack_is_mended_through_s3(
+    seaweed: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = uuid.uuid4().hex
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": "eu-west-1",
+        "AWS_ENDPOINT_URL_S3": seaweed.endpoint,
+        "FLASHBOOT_STORE": f"s3://contract/{prefix}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    store = S3Store(s3_client(CloudSettings.from_environment()), "contract", prefix)
+    publish = ("publish", str(make_disk(tmp_path / "disk.raw", chunks=24)), "--name", "app-1")
+    flashboot(*publish)
+    key = next(store.keys("packs/"))
+    whole = store.get(key, limit=64 * MIB)
+    store.put(key, whole[:-1] + bytes([whole[-1] ^ 1]), replace=True)
+    assert flashboot(*publish, "--repair")["repaired"] == [key]
+    assert store.get(key, limit=64 * MIB) == whole
+    assert flashboot(*publish, "--repair")["repaired"] == []
 
 
 def test_a_publish_that_was_killed_is_continued(tmp_path: Path) -> None:

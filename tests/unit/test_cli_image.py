@@ -51,7 +51,7 @@ def as_json(answer: tuple[int, str, str], *, code: int = 0) -> dict[str, Any]:
 
 PUBLISH_KEYS = {
     "image", "already_published", "consistent", "dry_run", "chunks", "objects_sent", "bytes_sent",
-    "objects_found", "seconds", "mib_per_second", "warnings",
+    "objects_found", "seconds", "mib_per_second", "warnings", "repaired",
 }  # fmt: skip
 STATEMENT_KEYS = {
     "name", "image_size", "digest", "created", "expires", "sequence", "architecture", "boot_modes",
@@ -201,6 +201,28 @@ def test_verify_the_store(run: Run, disk: Path, tmp_path: Path) -> None:
     assert (code, out) == (40, "")
     assert "flashboot: wrong: packs/" in err
     assert run("verify", "app-1", "--quick")[0] == 0
+    assert "--repair" in err
+
+
+def test_publish_repairs_a_damaged_store(run: Run, disk: Path, tmp_path: Path) -> None:
+    publish = ("publish", str(disk), "--name", "app-1")
+    run(*publish)
+    whole = objects(tmp_path)
+    spoil_a_pack(tmp_path)
+    code, out, _ = run(*publish, "--repair", "--dry-run")
+    assert code == 0
+    assert out.startswith("app-1 is already published; 1 object would be sent again: packs/")
+    assert objects(tmp_path) != whole
+    code, out, _ = run(*publish, "--repair")
+    assert code == 0
+    assert out.startswith("app-1 is already published; 1 object was sent again: packs/")
+    assert objects(tmp_path) == whole
+    assert run("verify", "app-1")[0] == 0
+    assert run(*publish, "--repair")[1].startswith("app-1 is already published and whole")
+    spoil_a_pack(tmp_path)
+    result = as_json(run("publish", str(disk), "--name", "app-2", "--repair", "--json"))
+    assert [key.split("/")[0] for key in result["repaired"]] == ["packs"]
+    assert run("verify", "app-1")[0] == run("verify", "app-2")[0] == 0
 
 
 def test_write_then_verify_the_device(run: Run, disk: Path, tmp_path: Path) -> None:

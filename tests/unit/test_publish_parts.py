@@ -114,7 +114,7 @@ def test_a_sender_asks_before_it_sends() -> None:
     sender = Sender(store)
     sender.send("packs/a", b"abc")
     sender.send("packs/a", b"abc")
-    assert (sender.objects_sent, sender.bytes_sent, sender.objects_found) == (1, 3, 1)
+    assert (sender.sent, sender.bytes_sent, sender.objects_found) == (["packs/a"], 3, 1)
     assert store.puts["packs/a"] == 1
 
 
