@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from flashboot.node import words
 from flashboot.node.runs import Run
+from flashboot.node.words import Word
 from flashboot.record import Event
 
 
@@ -20,8 +22,8 @@ class Outcome(StrEnum):
 class Scene:
     """What is here. `same_root` says that the root disk still holds the state file of this run.
 
-    `flasher` is the flasher's last word, None where it left none; `problem` says why the store
-    could not be asked.
+    `flasher` is the flasher's last word; `problem` and `tags_problem` say why the store and the
+    tags could not be asked for it.
     """
 
     run: Run
@@ -29,39 +31,51 @@ class Scene:
     root_serial: str
     disk_guid: str
     same_root: bool
-    flasher: Event | None
+    flasher: Word
     problem: str = ""
+    tags_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
+    """`reason` of READY says what the verdict had to do without, '' for nothing."""
+
     outcome: Outcome
     reason: str = ""
 
 
 def judge(scene: Scene) -> Verdict:
     """Unknown answers mean no."""
-    run, event = scene.run, scene.flasher
+    run, event = scene.run, scene.flasher.event
     if run.boot_id == scene.boot_id:
         return Verdict(Outcome.NOTHING, f"run {run.name} has not left this system")
-    state = str(event.facts.get("state", "")) if event else ""
-    if event is not None and state == "flashed":
+    if event is not None and scene.flasher.state == "flashed":
         problems = _differences(scene, event)
-        if not problems:
-            return Verdict(Outcome.READY)
-        return Verdict(Outcome.FAILED, "; ".join(problems))
+        if problems:
+            return Verdict(Outcome.FAILED, "; ".join(problems))
+        if scene.flasher.by_tags:
+            return Verdict(Outcome.READY, f"by the instance's tags, as {_silence(scene)}")
+        return Verdict(Outcome.READY)
     if event is not None:
-        words = event.text
+        cause = words.cause(event.text)
     elif scene.problem:
-        words = f"the flasher's record cannot be read: {scene.problem}"
+        cause = _silence(scene)
     else:
-        words = "the flasher left no record; the console log has the reason"
+        cause = f"{_silence(scene)}; the console log has the reason"
     same_disk = bool(run.old_disk_guid) and scene.disk_guid == run.old_disk_guid
     if scene.same_root or (event is not None and same_disk):
-        return Verdict(
-            Outcome.RETURNED, f"the flash did not happen, this is the old system: {words}"
-        )
-    return Verdict(Outcome.FAILED, words)
+        return Verdict(Outcome.RETURNED, words.DID_NOT_HAPPEN + cause)
+    return Verdict(Outcome.FAILED, cause)
+
+
+def _silence(scene: Scene) -> str:
+    """Why there is no record."""
+    found = "the flasher left no record"
+    if scene.problem:
+        found = f"the flasher's record cannot be read: {scene.problem}"
+    return found + (
+        f"; the tags cannot be read: {scene.tags_problem}" if scene.tags_problem else ""
+    )
 
 
 def _differences(scene: Scene, event: Event) -> tuple[str, ...]:
@@ -72,10 +86,19 @@ def _differences(scene: Scene, event: Event) -> tuple[str, ...]:
             ("image written", event.facts.get("image"), run.image, "staged"),
             ("digest written", event.facts.get("digest"), run.digest, "staged"),
             ("root device's serial", scene.root_serial, run.root_serial, "staged"),
-            ("root device's identifier", scene.disk_guid, event.facts.get("disk_guid"), "written"),
         )
         if not found or found != wanted
     ]
+    problems += _identity(scene, event)
     if scene.same_root:
         problems.append("the root disk still holds the old system's state file")
     return tuple(problems)
+
+
+def _identity(scene: Scene, event: Event) -> tuple[str, ...]:
+    found, wanted = scene.disk_guid, event.facts.get("disk_guid")
+    what = f"the root device's identifier is {found or 'unknown'}"
+    if scene.flasher.by_tags and not wanted and found:
+        same = found == scene.run.old_disk_guid
+        return (f"{what}, which is the old system's",) if same else ()
+    return () if found and found == wanted else (f"{what}, {wanted or 'none'} was written",)

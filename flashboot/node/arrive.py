@@ -4,13 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flashboot.errors import CommandFailed, FlashbootError, NotArrived, explain
-from flashboot.node import arrival, bounded, files, hooks, marks, recorder, residency, runs
+from flashboot.node import arrival, bounded, files, hooks, marks, recorder, residency, runs, words
 from flashboot.node.arrival import Outcome, Scene, Verdict
 from flashboot.node.marks import Found
 from flashboot.node.recorder import Recorder, tag
 from flashboot.node.residency import Figures
 from flashboot.node.runs import MARK_DONE, MARK_RETURNED, Run
 from flashboot.node.system import Node
+from flashboot.node.words import Word
 from flashboot.record import Event, Kind, Program
 
 _RETRY_SECONDS = 3.0
@@ -55,7 +56,7 @@ def arrive(node: Node, options: ArriveOptions) -> Arrival:
     scene = look(node, run, boot_id=boot_id, patience_seconds=options.patience_seconds)
     verdict = arrival.judge(scene)
     if verdict.outcome is Outcome.FAILED:
-        raise _failed(node, log, run, verdict.reason)
+        raise _failed(node, log, scene, verdict.reason)
     figures = rewarm(node, log, found, options)
     if verdict.outcome is Outcome.RETURNED:
         return _returned(node, log, found, verdict, figures)
@@ -67,8 +68,8 @@ def arrive(node: Node, options: ArriveOptions) -> Arrival:
             timeout_seconds=options.hook_seconds,
         )
     except FlashbootError as error:
-        raise _failed(node, log, run, explain(error)) from error
-    return _ready(node, log, found, scene, figures)
+        raise _failed(node, log, scene, explain(error)) from error
+    return _ready(node, log, found, scene, verdict, figures)
 
 
 def await_mounts(node: Node, patience_seconds: float) -> None:
@@ -91,7 +92,7 @@ def await_mounts(node: Node, patience_seconds: float) -> None:
 
 def look(node: Node, run: Run, *, boot_id: str, patience_seconds: float) -> Scene:
     """Everything that the verdict needs. Raises MachineError."""
-    event, problem = _flasher(node, run, patience_seconds)
+    word, problem, tags_problem = _flasher(node, run, patience_seconds)
     root = node.system.root_disk()
     state = runs.read_state(node.places.state)
     return Scene(
@@ -100,8 +101,9 @@ def look(node: Node, run: Run, *, boot_id: str, patience_seconds: float) -> Scen
         root_serial=root.serial or "",
         disk_guid=node.system.disk_guid(root),
         same_root=state is not None and state.run.name == run.name,
-        flasher=event,
+        flasher=word,
         problem=problem,
+        tags_problem=tags_problem,
     )
 
 
@@ -129,33 +131,50 @@ def rewarm(node: Node, log: Recorder, found: tuple[Found, ...], options: ArriveO
     return figures
 
 
-def _flasher(node: Node, run: Run, patience_seconds: float) -> tuple[Event | None, str]:
-    """The flasher's last word, asked for until the store answers, and why it does not."""
-    problem: str | None = ""
-    words: list[Event | None] = []
+def _flasher(node: Node, run: Run, patience_seconds: float) -> tuple[Word, str, str]:
+    """The flasher's last word, and why store and tags could not be asked, '' where they could.
 
-    def ask() -> None:
-        words.append(recorder.last_word(recorder.fetch(node, run, Program.FLASHER)))
+    Asked for until the store answers or the tags tell.
+    """
+    recorded: Event | None = None
+    tags: dict[str, str] = {}
 
+    def ask_store() -> None:
+        nonlocal recorded
+        recorded = recorder.last_word(recorder.fetch(node, run, Program.FLASHER))
+
+    def ask_tags() -> None:
+        tags.update(node.open_tags(run.instance, run.cloud).read())
+
+    word, problem, tags_problem = Word(), "", ""
     for number in range(int(patience_seconds / _RETRY_SECONDS) + 1):
         if number:
             node.system.pause(_RETRY_SECONDS)
-        problem = bounded.attempt(ask, seconds=_ASK_SECONDS)
-        if problem is None:
-            return words[-1], ""
+        problem = bounded.attempt(ask_store, seconds=_ASK_SECONDS) or ""
+        word = words.flasher(run, recorded, {})
+        if not word.state:
+            tags_problem = bounded.attempt(ask_tags, seconds=_ASK_SECONDS) or ""
+            word = words.flasher(run, recorded, tags)
+        if word.state or not problem:
+            break
         if not number:
             node.system.say(f"waiting for the flasher's record: {problem}")
-    return None, problem or ""
+    return word, problem, tags_problem
 
 
 def _ready(
-    node: Node, log: Recorder, found: tuple[Found, ...], scene: Scene, figures: Figures
+    node: Node,
+    log: Recorder,
+    found: tuple[Found, ...],
+    scene: Scene,
+    verdict: Verdict,
+    figures: Figures,
 ) -> Arrival:
     run = scene.run
     text = (
         f"ready: image {run.image} digest {run.digest} "
         f"pages {figures.resident} of {figures.asked} resident"
-    )
+    ) + (f"; {verdict.reason}" if verdict.reason else "")
     log.say(
         "arrive",
         Kind.OUTCOME,
@@ -183,9 +202,12 @@ def _returned(
     return Arrival(Outcome.RETURNED, verdict.reason, run, figures=figures)
 
 
-def _failed(node: Node, log: Recorder, run: Run, reason: str) -> NotArrived:
-    log.say("arrive", Kind.FAILED, f"not ready: {reason}", state="failed")
-    _tell(node, log, run, state="failed", record=f"not ready: {reason}")
+def _failed(node: Node, log: Recorder, scene: Scene, reason: str) -> NotArrived:
+    text = words.NOT_READY + reason
+    log.say("arrive", Kind.FAILED, text, state="failed")
+    # The flasher's word in the tags is overwritten here, and the next try may need it.
+    heard = {words.FLASHED_TAG: scene.run.name} if scene.flasher.state == "flashed" else {}
+    _tell(node, log, scene.run, state="failed", record=text, **heard)
     return NotArrived(reason)
 
 

@@ -6,8 +6,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from flashboot.node import words
 from flashboot.node.runs import MARK_DONE, MARK_RETURNED, Mark, Run, Staged
+from flashboot.node.words import Word
 from flashboot.record import Event, Kind
+
+# What `stage` and `status` tell to say next.
+LEAVE = "`flashboot flash --unprotected --yes`"
 
 
 class Situation(StrEnum):
@@ -73,9 +78,13 @@ def judge(known: Known, heard: Heard) -> Status:
         return _old(known.state, known, heard)
     if known.mark is not None:
         return _new(known.mark, known, heard)
-    if heard.tags.get("run"):
-        words = ", ".join(f"{name} {value}" for name, value in sorted(heard.tags.items()))
-        text = f"This system knows of no run; the instance's tags say: {words}."
+    run = heard.tags.get("run")
+    if run and heard.tags.get("state") == "cancelled":
+        text = f"Nothing is staged; run {run} was cancelled."
+        return Status(situation=Situation.NOTHING, text=text)
+    if run:
+        said = ", ".join(f"{name} {value}" for name, value in sorted(heard.tags.items()))
+        text = f"This system knows of no run; the instance's tags say: {said}."
         return Status(situation=Situation.STRANGE, text=text, problems=heard.problems)
     text = "Nothing is staged, and no run is known on this node."
     return Status(situation=Situation.NOTHING, text=text)
@@ -109,7 +118,7 @@ def _old(state: Staged, known: Known, heard: Heard) -> Status:
         return status(
             Situation.STAGED,
             f"Image {run.image} is staged as run {run.name} since {clock(state.staged_at)}; "
-            "`flashboot flash` leaves for it, `flashboot cancel` drops it.",
+            f"{LEAVE} leaves for it, `flashboot cancel` drops it.",
         )
     if not state.left_at:
         return status(
@@ -117,21 +126,21 @@ def _old(state: Staged, known: Known, heard: Heard) -> Status:
             f"Image {run.image} was staged as run {run.name} before the last restart, which has "
             "undone it; stage it again.",
         )
-    event = heard.flasher
-    if event is not None and _state(event) == "flashed":
+    word = words.flasher(run, heard.flasher, heard.tags)
+    if word.state == "flashed":
         return status(
             Situation.STRANGE,
             f"Run {run.name} reports that image {run.image} was flashed, but this is the system "
-            "that it replaced; is this another disk?",
-            event,
+            f"that it replaced; is this another disk?{_by_tags(word)}",
+            word.event,
         )
-    reason = _reason(run, heard)
+    reason = _reason(word, heard)
     if reason:
         return status(
             Situation.RETURNED,
             f"Run {run.name} for image {run.image} did not happen, this is the old system: "
             f"{reason}",
-            event,
+            word.event,
         )
     return status(Situation.SILENT, _silence(run, state.left_at, heard))
 
@@ -151,38 +160,44 @@ def _new(mark: Mark, known: Known, heard: Heard) -> Status:
         )
 
     arrived = heard.arrive
-    tagged = heard.tags.get("state") if heard.tags.get("run") == run.name else None
+    word = words.flasher(run, heard.flasher, heard.tags)
     if known.mark_name == MARK_DONE or (arrived and _state(arrived) == "ready"):
         text = f"Image {run.image}, digest {run.digest}, was flashed by run {run.name} and is ready"
         return status(Situation.READY, f"{text}.", arrived)
-    reason = _reason(run, heard)
+    reason = _reason(word, heard)
     if known.mark_name == MARK_RETURNED or (arrived and _state(arrived) == "returned"):
         text = f"Run {run.name} for image {run.image} did not happen, this is the old system"
         return status(Situation.RETURNED, f"{text}: {reason or 'nobody says why'}", arrived)
-    if arrived is not None and arrived.kind is Kind.FAILED:
-        return status(Situation.FLASHED, f"Run {run.name} is not ready: {arrived.text}", arrived)
-    event = heard.flasher
-    if (event and _state(event) == "flashed") or tagged == "flashed":
+    failure = arrived.text if arrived is not None and arrived.kind is Kind.FAILED else ""
+    if heard.tags.get("run") == run.name and heard.tags.get("state") == "failed":
+        failure = failure or heard.tags.get("record", "")
+    if failure:
+        text = f"Run {run.name} is not ready: {words.cause(failure)}"
+        return status(Situation.FLASHED, text, arrived)
+    if word.state == "flashed":
         return status(
             Situation.FLASHED,
             f"Image {run.image}, digest {run.digest}, was flashed by run {run.name} and has not "
-            "reported that it is ready; see `journalctl -u flashboot-arrive`.",
-            event,
+            f"reported that it is ready; see `journalctl -u flashboot-arrive`.{_by_tags(word)}",
+            word.event,
         )
     if reason:
-        return status(Situation.RETURNED, f"Run {run.name} did not happen: {reason}", event)
+        return status(Situation.RETURNED, f"Run {run.name} did not happen: {reason}", word.event)
     return status(Situation.SILENT, _silence(run, mark.left_at, heard))
 
 
-def _reason(run: Run, heard: Heard) -> str:
+def _reason(word: Word, heard: Heard) -> str:
     """Why the flash did not happen, from whoever says it; '' where nobody does."""
-    event = heard.flasher
-    if event is not None and _state(event) != "flashed":
-        return event.text
-    if heard.tags.get("run") == run.name and heard.tags.get("state") == "returned":
-        return heard.tags.get("record") or "its tags say no more than that it returned"
+    if word.event is not None and word.state != "flashed":
+        return words.cause(word.event.text)
     arrived = heard.arrive
-    return arrived.text if arrived and _state(arrived) == "returned" else ""
+    return words.cause(arrived.text) if arrived and _state(arrived) == "returned" else ""
+
+
+def _by_tags(word: Word) -> str:
+    if not word.by_tags:
+        return ""
+    return " So say the instance's tags; the flasher's record is not there."
 
 
 def _silence(run: Run, left_at: int, heard: Heard) -> str:

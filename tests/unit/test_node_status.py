@@ -16,6 +16,7 @@ from flashboot.node.leaving import FlashOptions
 from flashboot.node.report import Heard, Known, Situation
 from flashboot.node.runs import Mark, Run
 from flashboot.node.stage import StageOptions
+from flashboot.node.words import Word
 from flashboot.record import Event, Kind, Program, Record
 from tests.unit.test_node_world import INSTANCE, NEW_BOOT, NEW_GUID, OLD_GUID, URL, Gone, World
 
@@ -68,6 +69,21 @@ def flashed(world: World, run: Run, **changes: str) -> None:
     flasher(world, run, "flashed", **{**facts, **changes})
 
 
+def tagged(world: World, run: Run, /, **changes: str) -> None:
+    """The flasher's tags, where its record could not be stored."""
+    plain = {"state": "flashed", "run": run.name, "image": run.image, "digest": run.digest}
+    world.tags.values = {**plain, "record": "flashed app-42, 7 bytes written", **changes}
+
+
+def denied(world: World) -> None:
+    """A store that gives and takes no records."""
+
+    def fault(operation: str, key: str) -> None:
+        raise StoreUnavailable(URL, key, "no route")
+
+    world.store.fault = fault
+
+
 def situation(world: World) -> tuple[Situation, str]:
     found = status.status(world.node)
     return found.situation, found.text
@@ -86,12 +102,20 @@ def test_only_the_tags_know(world: World) -> None:
     assert "state flashing" in text
 
 
+def test_a_cancelled_run_is_told(world: World) -> None:
+    run = stage_it(world)
+    stage.cancel(world.node)
+    wanted = f"Nothing is staged; run {run.name} was cancelled."
+    assert situation(world) == (Situation.NOTHING, wanted)
+
+
 def test_staged_unloaded_and_expired(world: World) -> None:
     run = stage_it(world)
     found, text = situation(world)
     assert found is Situation.STAGED
     assert run.name in text
     assert "2023-11-14 22:13" in text
+    assert "`flashboot flash --unprotected --yes` leaves for it" in text
     world.system.loaded = False
     assert situation(world)[0] is Situation.UNLOADED
     world.system.boot = NEW_BOOT
@@ -109,7 +133,7 @@ def test_old_again_and_the_flasher_says_why(world: World) -> None:
     boot(world, new=False)
     found, text = situation(world)
     assert found is Situation.RETURNED
-    assert "Chunk 3 is wrong." in text
+    assert text.endswith("did not happen, this is the old system: Chunk 3 is wrong.")
 
 
 def test_old_again_and_only_the_tags_say_why(world: World) -> None:
@@ -118,7 +142,7 @@ def test_old_again_and_only_the_tags_say_why(world: World) -> None:
     boot(world, new=False)
     found, text = situation(world)
     assert found is Situation.RETURNED
-    assert "no route" in text
+    assert text.endswith("did not happen, this is the old system: no route")
 
 
 def test_old_again_and_nobody_says_anything(world: World) -> None:
@@ -157,6 +181,14 @@ def test_an_old_system_that_was_replaced_is_strange(world: World) -> None:
     flashed(world, leave(world))
     boot(world, new=False)
     assert situation(world)[0] is Situation.STRANGE
+
+
+def test_an_old_system_that_was_replaced_is_strange_by_its_tags_too(world: World) -> None:
+    tagged(world, leave(world))
+    boot(world, new=False)
+    found, text = situation(world)
+    assert found is Situation.STRANGE
+    assert text.endswith("So say the instance's tags; the flasher's record is not there.")
 
 
 def test_new_before_and_after_its_arrival(world: World) -> None:
@@ -206,6 +238,18 @@ RUN = Run(
 def test_what_the_mark_alone_tells(name: str, heard: Heard, wanted: Situation) -> None:
     known = Known(mark=Mark(run=RUN, left_at=5, target="/data"), mark_name=name)
     assert report.judge(known, heard).situation is wanted
+
+
+@pytest.mark.parametrize("who", ["record", "tags"])
+def test_why_it_is_not_ready_is_told_once(who: str) -> None:
+    text = "not ready: the hook said no"
+    heard = Heard(tags={"run": "r1", "state": "failed", "record": text})
+    if who == "record":
+        heard = Heard(arrive=Event(1, Program.ARRIVE, "arrive", Kind.FAILED, text, {}))
+    known = Known(mark=Mark(run=RUN, left_at=5, target="/data"), mark_name="run.json")
+    found = report.judge(known, heard)
+    assert found.situation is Situation.FLASHED
+    assert found.text == "Run r1 is not ready: the hook said no"
 
 
 def options(world: World, **changes: object) -> ArriveOptions:
@@ -324,6 +368,98 @@ def test_a_new_system_without_a_record_has_not_arrived(world: World) -> None:
         arrive.arrive(world.node, options(world))
 
 
+@pytest.mark.parametrize("guid", ["", NEW_GUID])
+@pytest.mark.parametrize("how", ["no record", "no store"])
+def test_the_tags_are_the_flashers_word_where_its_record_is_not_there(
+    world: World, how: str, guid: str
+) -> None:
+    run = leave(world)
+    tagged(world, run, **({"disk_guid": guid} if guid else {}))
+    boot(world, new=True)
+    if how == "no store":
+        denied(world)
+    found, text = situation(world)
+    assert found is Situation.FLASHED
+    assert "So say the instance's tags" in text
+    arrived = arrive.arrive(world.node, options(world))
+    assert arrived.outcome is Outcome.READY
+    why = {
+        "no record": "; by the instance's tags, as the flasher left no record",
+        "no store": "; by the instance's tags, as the flasher's record cannot be read: ",
+    }
+    assert why[how] in arrived.text
+    assert world.tags.values["state"] == "ready"
+    assert situation(world)[0] is Situation.READY
+
+
+@pytest.mark.parametrize(
+    ("changes", "guid", "words"),
+    [
+        ({"run": "other"}, NEW_GUID, "left no record"),
+        ({"state": "flashing"}, NEW_GUID, "left no record"),
+        ({"image": ""}, NEW_GUID, "image written is unknown"),
+        ({"image": "app-41"}, NEW_GUID, "image written is app-41"),
+        ({"digest": "00"}, NEW_GUID, "digest written is 00"),
+        ({}, OLD_GUID, "identifier is 11111111.*, which is the old system's"),
+        ({}, "", "identifier is unknown"),
+        ({"disk_guid": "other"}, NEW_GUID, "identifier is 99999999.*, other was written"),
+        # An earlier run's, and arrive has failed without having heard of this one.
+        ({"state": "failed"}, NEW_GUID, "left no record"),
+        ({"state": "failed", "flashed": "other"}, NEW_GUID, "left no record"),
+    ],
+)
+def test_tags_that_do_not_fit(world: World, changes: dict[str, str], guid: str, words: str) -> None:
+    tagged(world, leave(world), **changes)
+    boot(world, new=True)
+    world.system.guid = guid
+    with pytest.raises(NotArrived, match=words):
+        arrive.arrive(world.node, options(world))
+
+
+def test_who_is_silent_is_told(world: World) -> None:
+    leave(world)
+    boot(world, new=True)
+    denied(world)
+    world.tags.problem = MachineError("the tags", "are silent")
+    words = "cannot be read: .*no route.*; the tags cannot be read: the tags: are silent"
+    with pytest.raises(NotArrived, match=words):
+        arrive.arrive(world.node, options(world))
+
+
+def test_the_tags_count_after_a_failed_arrival_too(world: World) -> None:
+    """Its own `failed` takes the place of the flasher's `flashed`."""
+    tagged(world, leave(world))
+    boot(world, new=True)
+    world.hook("after-arrive", "10-bad")
+    for _ in range(2):
+        with pytest.raises(NotArrived, match="10-bad"):
+            arrive.arrive(world.node, options(world))
+        assert world.tags.values["state"] == "failed"
+    (world.home / "hooks.d/after-arrive/10-bad").unlink()
+    assert arrive.arrive(world.node, options(world)).outcome is Outcome.READY
+
+
+def test_an_outcome_in_the_tags_is_later_than_a_failure_in_the_record(world: World) -> None:
+    """Past the point of no return the flasher records every try that fails."""
+    run = leave(world)
+    event = Event(1, Program.FLASHER, "write", Kind.FAILED, "the volume is slow", {})
+    data = record.dump(Record(run.name, INSTANCE, (event,)))
+    world.store.put(record.key(INSTANCE, run.name, program=Program.FLASHER), data)
+    tagged(world, run)
+    boot(world, new=True)
+    assert arrive.arrive(world.node, options(world)).outcome is Outcome.READY
+
+
+def test_the_old_system_hears_from_the_tags_why(world: World) -> None:
+    run = leave(world)
+    world.tags.values = {"run": run.name, "state": "returned", "record": "returned: no access"}
+    boot(world, new=False)
+    wanted = "the flash did not happen, this is the old system: no access"
+    assert arrive.arrive(world.node, options(world)).text == wanted
+    assert world.tags.values["record"] == wanted
+    assert situation(world)[1].endswith("did not happen, this is the old system: no access")
+
+
 def test_a_hook_that_fails_means_not_ready(world: World) -> None:
     flashed(world, leave(world))
     boot(world, new=True)
@@ -347,12 +483,15 @@ def test_the_old_system_says_that_it_is_the_old_one(world: World, how: str) -> N
         world.store.fault = fault
     found = arrive.arrive(world.node, options(world))
     assert found.outcome is Outcome.RETURNED
-    assert "the flash did not happen, this is the old system" in found.text
+    assert found.text.startswith("the flash did not happen, this is the old system: ")
+    assert found.text.count("old system") == 1
     assert world.tags.values["state"] == "returned"
     assert found.figures.resident == 16, "its page cache is as cold as a new system's"
     assert arrive.arrive(world.node, options(world)).outcome is Outcome.NOTHING
     if how != "no store":
-        assert situation(world)[0] is Situation.RETURNED
+        returned, text = situation(world)
+        assert returned is Situation.RETURNED
+        assert text.count("old system") == 1
 
 
 def test_only_the_latest_run_counts(world: World) -> None:
@@ -380,12 +519,14 @@ def scene(**changes: object) -> arrival.Scene:
     )  # fmt: skip
     plain = arrival.Scene(
         run=RUN, boot_id="new", root_serial="vol0", disk_guid=NEW_GUID, same_root=False,
-        flasher=event,
+        flasher=Word(event),
     )  # fmt: skip
     return replace(plain, **changes)  # type: ignore[arg-type]  # its fields by name
 
 
-RETURNED = Event(1, Program.FLASHER, "report", Kind.OUTCOME, "returned: why", {"state": "returned"})
+RETURNED = Word(
+    Event(1, Program.FLASHER, "report", Kind.OUTCOME, "returned: why", {"state": "returned"})
+)
 
 
 @pytest.mark.parametrize(
@@ -396,9 +537,9 @@ RETURNED = Event(1, Program.FLASHER, "report", Kind.OUTCOME, "returned: why", {"
         ({"same_root": True}, Outcome.FAILED),
         ({"root_serial": ""}, Outcome.FAILED),
         ({"disk_guid": ""}, Outcome.FAILED),
-        ({"flasher": None}, Outcome.FAILED),
-        ({"flasher": None, "disk_guid": OLD_GUID}, Outcome.FAILED),  # nobody knows
-        ({"flasher": None, "same_root": True}, Outcome.RETURNED),
+        ({"flasher": Word()}, Outcome.FAILED),
+        ({"flasher": Word(), "disk_guid": OLD_GUID}, Outcome.FAILED),  # nobody knows
+        ({"flasher": Word(), "same_root": True}, Outcome.RETURNED),
         ({"flasher": RETURNED, "disk_guid": OLD_GUID}, Outcome.RETURNED),
         ({"flasher": RETURNED}, Outcome.FAILED),  # it says returned, and this is another disk
     ],
