@@ -1,6 +1,7 @@
 """`flashboot check`: may this node be flashed? Every reason at once; nothing changes."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flashboot.cli import opening, output
@@ -45,6 +46,14 @@ def add_wish(parser: "Parser") -> None:
         metavar="SIZE",
         help="memory for the flash (default 256M)",
     )
+    parser.add_argument(
+        "--ssh-key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="authorized keys for the RAM OS, beside those of this system; may be repeated",
+    )
 
 
 def wish(arguments: argparse.Namespace) -> "Wish":
@@ -56,6 +65,7 @@ def wish(arguments: argparse.Namespace) -> "Wish":
         store=opening.store_url(arguments) if arguments.image else "",
         instance=arguments.instance_id,
         budget=arguments.budget,
+        keys=tuple(arguments.ssh_key),
     )
 
 
@@ -69,8 +79,11 @@ def run(arguments: argparse.Namespace) -> int:
         "image": arguments.image or "",
         "findings": findings.values(checked.findings),
     }
-    verdict = f"This node cannot be flashed: {len(against)} reasons." if against else ""
-    lines = [*map(line, checked.findings), verdict or "This node can be flashed."]
+    verdict = "This node can be flashed."
+    if against:
+        number = output.counted(len(against), "reason", "reasons")
+        verdict = f"This node cannot be flashed: {number}."
+    lines = [*map(line, checked.findings), verdict]
     output.result(value, "\n".join(lines), as_json=arguments.json)
     return Refused.exit_code if against else 0
 

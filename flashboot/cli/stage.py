@@ -1,7 +1,6 @@
 """`flashboot stage`: make a flash ready, in memory, with no effect on the serving system."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashboot.cli import output
@@ -10,6 +9,8 @@ from flashboot.cli.parser import add_dry_run, add_verb
 
 if TYPE_CHECKING:
     from flashboot.cli.parser import Verbs
+    from flashboot.node.check import Checked
+    from flashboot.node.findings import Finding
     from flashboot.node.stage import Plan
 
 
@@ -33,14 +34,6 @@ def register(verbs: "Verbs") -> None:
         default="signatures",
         help="beyond the image: erase old signatures (the default) or zero all",
     )
-    parser.add_argument(
-        "--ssh-key",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="authorized keys for the RAM OS, beside root's own; may be repeated",
-    )
     parser.add_argument("--ntp", default="", metavar="HOST", help="a clock for the RAM OS")
     parser.add_argument(
         "--dns", action="append", default=[], metavar="ADDRESS", help="if DHCP names none"
@@ -57,29 +50,37 @@ def register(verbs: "Verbs") -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from flashboot.image.protocol import Tail
-    from flashboot.node import local, stage
+    from flashboot.node import check, local, report, stage
 
     node = local.open_node(ask_region=True)
     options = stage.StageOptions(
         wish=wish(arguments),
         tail=Tail(arguments.tail),
-        keys=tuple(arguments.ssh_key),
         ntp=arguments.ntp,
         dns=tuple(arguments.dns),
         patience_seconds=arguments.patience,
     )
+    checked = check.check(node, options.wish)
+    for finding in _worth_telling(checked):
+        output.say(line(finding))
     if arguments.dry_run:
-        plan = stage.plan(node, options)
+        plan = stage.plan(node, options, checked)
         said = "would be staged; nothing was changed"
     else:
-        plan = stage.stage(node, options)
-        said = "is staged; `flashboot flash --unprotected --yes` leaves for it"
-    for finding in plan.checked.findings:
-        if finding.severity == "warning":
-            output.say(line(finding))
+        plan = stage.stage(node, options, checked)
+        said = f"is staged; {report.LEAVE} leaves for it"
     text = f"image {plan.staged.run.image} {said}"
     output.result(_value(plan, dry_run=arguments.dry_run), text, as_json=arguments.json)
     return 0
+
+
+def _worth_telling(checked: "Checked") -> list["Finding"]:
+    """Warnings; and refusals where they are several: the error puts them into one line."""
+    from flashboot.node import findings
+
+    against = findings.refusals(checked.findings)
+    told = {"warning", "refusal"} if len(against) > 1 else {"warning"}
+    return [finding for finding in checked.findings if finding.severity in told]
 
 
 def _value(plan: "Plan", *, dry_run: bool) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from flashboot import handoff
 from flashboot.errors import FlashbootError, MachineError, Refused, UsageError, explain
 from flashboot.machine.kernelfs import DeviceNumber
 from flashboot.machine.process import Holder
-from flashboot.node import findings, layout, runs
+from flashboot.node import door, findings, layout, runs
 from flashboot.node.findings import Facts, Finding
 from flashboot.node.layout import Layout
 from flashboot.node.system import Node, System
@@ -19,13 +20,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What the operator asks for. No `image` means that only the machine is judged."""
+    """What the operator asks for. No `image` means that only the machine is judged.
+
+    `keys` are further files of authorized keys for the rescue door.
+    """
 
     image: str = ""
     store: str = ""
     # '' asks the metadata service.
     instance: str = ""
     budget: int = handoff.DEFAULT_BUDGET
+    keys: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Checked:
     cause: FlashbootError | None = None
 
     def require(self) -> None:
-        """Raises Refused with all reasons, if there are any."""
+        """Raises Refused with all reasons in one sentence, if there are any."""
         against = findings.refusals(self.findings)
         if against:
             raise Refused(findings.sentence(against)) from self.cause
@@ -56,6 +61,10 @@ def check(node: Node, wish: Wish) -> Checked:
     mac, mac_error = _try(system.mac_address)
     guid, guid_error = _try(lambda: system.disk_guid(found.root) if found.root else "")
     users, users_error = _try(lambda: users_of(system, found))
+    places = node.places
+    guests, guests_error = _try(
+        lambda: door.guests(places.etc, people=places.people, further=wish.keys)
+    )
     facts = Facts(
         layout=found,
         disk_guid=guid or "",
@@ -72,6 +81,8 @@ def check(node: Node, wish: Wish) -> Checked:
         mac_problem=_words(mac_error),
         users=users or (),
         users_problem=_words(users_error),
+        guests=guests or door.Guests(),
+        guests_problem=_words(guests_error),
         staged=staged,
         staged_problem=_words(staged_error),
         published=published,

@@ -12,6 +12,7 @@ from flashboot import handoff
 from flashboot.image import statement
 from flashboot.machine.memory import Memory
 from flashboot.machine.process import Holder
+from flashboot.node.door import Guests
 from flashboot.node.layout import Layout, Placed
 from flashboot.node.runs import Staged
 from flashboot.store.catalog import Published
@@ -72,6 +73,8 @@ class Facts:
     mac_problem: str
     users: tuple[Holder, ...]
     users_problem: str
+    guests: Guests
+    guests_problem: str
     staged: Staged | None
     staged_problem: str
     published: Published | None
@@ -87,6 +90,7 @@ def judge(facts: Facts) -> tuple[Finding, ...]:
         *_identity(facts),
         *_image(facts),
         *_data(facts),
+        *_door(facts),
         *_staged(facts),
     ]
     return tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity)))
@@ -270,6 +274,21 @@ def _data(facts: Facts) -> Iterator[Finding]:
         yield _note("data", "no filesystem is mounted from another disk than the root disk")
     for holder in facts.users:
         yield _note("data-user", f"the data is in use by {holder}")
+
+
+def _door(facts: Facts) -> Iterator[Finding]:
+    guests = facts.guests
+    if facts.guests_problem:
+        yield _refuse("rescue-keys", f"a file of keys is unusable: {facts.guests_problem}")
+    elif not guests.keys:
+        yield _warn(
+            "rescue-door",
+            "no authorized key was found, so the RAM OS will have no rescue door",
+            "say --ssh-key FILE",
+        )
+    else:
+        whose = ", ".join(guests.sources)
+        yield _note("rescue-door", f"the rescue door opens to the authorized keys of {whose}")
 
 
 def _staged(facts: Facts) -> Iterator[Finding]:

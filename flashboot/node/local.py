@@ -25,6 +25,7 @@ from flashboot.machine.memory import Memory, memory
 from flashboot.machine.mounts import Mount, Swap
 from flashboot.machine.process import Completed, Holder
 from flashboot.machine.reasons import reason
+from flashboot.node.door import Person
 from flashboot.node.system import Cloud, Node, Places
 from flashboot.store.base import Store
 
@@ -272,12 +273,13 @@ def _with_region(settings: "CloudSettings") -> "CloudSettings":
 
 
 def _places(ca_bundle: str | None) -> Places:
-    keys = [Path("/root/.ssh/authorized_keys")]
+    people: list[Person] = []
     user = os.environ.get("SUDO_USER")
     if user:
         with contextlib.suppress(KeyError):
-            keys.append(Path(pwd.getpwnam(user).pw_dir) / ".ssh/authorized_keys")
-    return Places(authorized_keys=tuple(keys), ca_bundle=Path(ca_bundle) if ca_bundle else None)
+            found = pwd.getpwnam(user)
+            people.append(Person(found.pw_name, found.pw_uid, Path(found.pw_dir)))
+    return Places(people=tuple(people), ca_bundle=Path(ca_bundle) if ca_bundle else None)
 
 
 def mac_address(*, tree: Tree = LIVE) -> str:

@@ -5,6 +5,7 @@ host keys, go from memory into memfds and through kexec_file_load into the kerne
 """
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -42,14 +43,13 @@ _CONSOLES = ("console=tty0", "console=ttyS0,115200")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageOptions:
-    """How to stage. `keys` are further files of authorized keys for the rescue door.
+    """How to stage.
 
     `patience_seconds` is how long the flasher asks a silent store before it gives the node back.
     """
 
     wish: Wish
     tail: Tail = Tail.SIGNATURES
-    keys: tuple[Path, ...] = ()
     ntp: str = ""
     dns: tuple[str, ...] = ()
     patience_seconds: int = DEFAULT_PATIENCE
@@ -74,12 +74,12 @@ class Plan:
     command_line: str
 
 
-def plan(node: Node, options: StageOptions) -> Plan:
-    """Check the node and put the handoff together; nothing changes.
+def plan(node: Node, options: StageOptions, checked: Checked | None = None) -> Plan:
+    """Check the node, unless that was done, and put the handoff together; nothing changes.
 
-    Raises Refused with every reason; MachineError where a file of keys cannot be read.
+    Raises Refused with every reason; MachineError where a host key cannot be read.
     """
-    checked = check.check(node, options.wish)
+    checked = checked or check.check(node, options.wish)
     checked.require()
     facts = checked.facts
     published, root = facts.published, facts.layout.root
@@ -102,12 +102,12 @@ def plan(node: Node, options: StageOptions) -> Plan:
     return Plan(checked, staged, bundle, command_line(node.system.command_line()))
 
 
-def stage(node: Node, options: StageOptions) -> Plan:
+def stage(node: Node, options: StageOptions, checked: Checked | None = None) -> Plan:
     """Make the node ready for `flash`. Staging again replaces what was staged.
 
     Raises Refused with every reason, and leaves nothing behind where it fails.
     """
-    ready = plan(node, options)
+    ready = plan(node, options, checked)
     loadable = fetch(node, ready)
     run = ready.staged.run
     node.system.load_kexec(loadable.kernel, loadable.initramfs, command_line=loadable.command_line)
@@ -223,32 +223,19 @@ def _bundle(
         plan,
         statement=published.envelope,
         table=published.stored_table,
-        authorized_keys=_authorized_keys(places, options.keys),
+        authorized_keys=facts.guests.keys,
         host_keys=_host_keys(places.host_keys),
         ca_bundle=(files.read(places.ca_bundle) or b"") if places.ca_bundle else b"",
     )
 
 
-def _authorized_keys(places: Places, further: tuple[Path, ...]) -> bytes:
-    lines: list[bytes] = []
-    for path in further:
-        data = files.read(path)
-        if data is None:
-            raise Refused(f"there is no file {path}")
-        lines += data.splitlines()
-    for path in places.authorized_keys:
-        lines += (files.read(path) or b"").splitlines()
-    return b"".join(line + b"\n" for line in dict.fromkeys(filter(_opens, map(bytes.strip, lines))))
-
-
-def _opens(line: bytes) -> bool:
-    """A key that lets somebody in: EC2's images give root's a command that only says no."""
-    return bool(line) and not line.startswith(b"#") and b'command="' not in line
-
-
 def _host_keys(directory: Path) -> Mapping[str, bytes]:
+    """The host keys whose names the handoff takes; others are somebody's own."""
+
     def found() -> Iterator[tuple[str, bytes]]:
         for path in sorted(directory.glob("ssh_host_*_key")):
+            if not re.fullmatch(r"ssh_host_[a-z0-9]+_key", path.name) or not path.is_file():
+                continue
             data = files.read(path)
             if data:
                 yield path.name, data

@@ -15,6 +15,7 @@ from flashboot.machine.kernelfs import DeviceNumber
 from flashboot.machine.memory import Memory
 from flashboot.machine.mounts import Mount, Swap
 from flashboot.machine.process import Completed, Holder
+from flashboot.node.door import Person
 from flashboot.store.base import Store
 
 # What cloud/settings.py makes of itself: region, endpoints, proxy. No secrets.
@@ -133,8 +134,9 @@ class Places:
     state: Path = Path("/var/lib/flashboot/state.json")
     hooks: Path = Path("/etc/flashboot/hooks.d")
     host_keys: Path = Path("/etc/ssh")
-    # Files of authorized keys: root's and, under sudo, the one of who called it.
-    authorized_keys: tuple[Path, ...] = (Path("/root/.ssh/authorized_keys"),)
+    # passwd, group and sudoers.d are read for the rescue door's guests; under sudo, who called it.
+    etc: Path = Path("/etc")
+    people: tuple[Person, ...] = ()
     ca_bundle: Path | None = None
 
 

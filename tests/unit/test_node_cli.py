@@ -50,7 +50,20 @@ def test_check(run: Run, world: World) -> None:
     found = value(run("check", "--json"), code=50)
     assert found["flashable"] is False
     assert found["findings"][0]["id"] == "kexec"
-    assert "1 reason" in run("check")[1]
+    assert run("check")[1].endswith("This node cannot be flashed: 1 reason.\n")
+    world.system.refusals = ("one", "two")
+    assert run("check")[1].endswith("This node cannot be flashed: 2 reasons.\n")
+
+
+def test_check_and_stage_take_further_keys(run: Run, world: World) -> None:
+    world.keys.unlink()
+    (world.home / "ops").write_bytes(b"ssh-ed25519 CCCC ops\n")
+    assert "warning  no authorized key" in run("check")[1]
+    assert "no authorized key" not in run("check", "--ssh-key", str(world.home / "ops"))[1]
+    words = ("stage", "--image", "app-42", "--dry-run", "--json")
+    assert "flashboot/ssh/authorized_keys" not in value(run(*words))["handoff"]
+    found = value(run(*words, "--ssh-key", str(world.home / "ops")))
+    assert "flashboot/ssh/authorized_keys" in found["handoff"]
 
 
 def test_stage_status_cancel(run: Run, world: World) -> None:
@@ -66,6 +79,30 @@ def test_stage_status_cancel(run: Run, world: World) -> None:
     assert "is staged as run" in run("status")[1]
     assert value(run("cancel", "--json")) == {"cancelled": True, "run": staged["run"]}
     assert run("cancel") == (0, "nothing was staged\n")
+
+
+def test_stage_and_status_tell_the_same_command(run: Run) -> None:
+    command = "`flashboot flash --unprotected --yes` leaves for it"
+    assert command in run("stage", "--image", "app-42")[1]
+    assert command in run("status")[1]
+
+
+def test_several_reasons_are_a_list_and_a_sentence(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.system.refusals = ("one",)
+    main(("stage", "--image", "app-42"))
+    words = capsys.readouterr().err.splitlines()
+    assert len(words) == 1, "one reason is told once"
+    world.system.refusals = ("one", "two")
+    main(("stage", "--image", "app-42"))
+    words = capsys.readouterr().err.splitlines()
+    assert words[:2] == [
+        "flashboot: refusal  kexec is not permitted: one",
+        "flashboot: refusal  kexec is not permitted: two",
+    ]
+    assert words[2].startswith("flashboot: error: This node cannot be flashed: kexec")
+    assert len(words) == 3
 
 
 def test_stage_refuses_with_all_reasons(run: Run, world: World) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flashboot.errors import CommandFailed, FlashbootError, MachineError, MalformedDocument
 from flashboot.machine.kernelfs import Tree
 from flashboot.machine.process import Completed, Holder
-from flashboot.node import bounded, files, holders, hooks, local, residency, runs
+from flashboot.node import bounded, door, files, holders, hooks, local, residency, runs
 from flashboot.node.recorder import Recorder, fetch, last_word
 from flashboot.node.runs import Mark, Run, Staged
 from flashboot.node.signals import Signals
@@ -249,6 +249,112 @@ def test_the_last_word_is_the_outcome_else_the_last_failure(tmp_path: Path) -> N
     word = last_word(fetch(world.node, RUN, Program.NODE))
     assert word is not None
     assert word.kind is Kind.FAILED
+
+
+# door
+
+PASSWD = """\
+root:x:0:0:root:{home}/root:/bin/bash
+sync:x:4:65534:sync:/bin:/bin/sync
+admin:x:{uid}:1000:the cloud's:{home}/admin:/bin/bash
+ec2-user:x:{uid}:1001::{home}/ec2-user:/bin/sh
+reader:x:{uid}:1002:reads logs:{home}/reader:/bin/bash
+wheeled:x:{uid}:10::{home}/wheeled:
+daemon:x:{uid}:1003::{home}/daemon:/usr/sbin/nologin
+broken
+"""
+GROUP = "wheel:x:10:\nsudo:x:27:admin,daemon\nadm:x:4:reader,ec2-user\n"
+USERS = ("root", "admin", "ec2-user", "reader", "wheeled", "daemon")
+
+
+def make_etc(home: Path) -> Path:
+    """Files of /etc, and a home with a key for everybody."""
+    etc = home / "etc"
+    (etc / "sudoers.d").mkdir(parents=True)
+    (etc / "passwd").write_text(PASSWD.format(home=home, uid=os.geteuid() or 1000))
+    (etc / "group").write_text(GROUP)
+    (etc / "sudoers.d/90-cloud-init-users").write_text(
+        "# User rules for ec2-user\nec2-user ALL=(ALL) NOPASSWD:ALL\n"
+    )
+    for name in USERS:
+        write_keys(home / name, f"ssh-ed25519 {name.upper()} x\n")
+    return etc
+
+
+def write_keys(home: Path, text: str) -> Path:
+    path = home / ".ssh/authorized_keys"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def test_the_door_opens_to_whoever_may_become_root(tmp_path: Path) -> None:
+    etc = make_etc(tmp_path)
+    names = {"admin", "ec2-user", "wheeled"} | ({"root"} if os.geteuid() == 0 else set())
+    assert set(door.guests(etc).sources) == names
+    caller = door.Person("reader", os.geteuid(), tmp_path / "reader")
+    found = door.guests(etc, people=(caller,), further=(tmp_path / "daemon/.ssh/authorized_keys",))
+    assert found.keys.startswith(b"ssh-ed25519 DAEMON x\nssh-ed25519 READER x\n")
+    assert door.guests(tmp_path / "nowhere") == door.Guests()
+
+
+def test_a_key_counts_once(tmp_path: Path) -> None:
+    etc = make_etc(tmp_path)
+    for name in USERS:
+        write_keys(tmp_path / name, "ssh-ed25519 SAME x\n")
+    assert door.guests(etc).keys == b"ssh-ed25519 SAME x\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "opens"),
+    [
+        ("ssh-ed25519 AAAA me", True),
+        ("ecdsa-sha2-nistp256 AAAA", True),
+        ("sk-ssh-ed25519@openssh.com AAAA me", True),
+        ("no-pty,no-X11-forwarding ssh-rsa AAAA", True),
+        ('no-port-forwarding,no-agent-forwarding,command="echo" ssh-rsa AAAA', False),
+        ('COMMAND="echo" ssh-rsa AAAA', False),
+        ('from="10.0.0.0/8" ssh-rsa AAAA', False),
+        ("cert-authority ssh-rsa AAAA", False),
+        ("# ssh-rsa AAAA", False),
+        ("ssh-rsa", False),
+        ("-----BEGIN OPENSSH PRIVATE KEY-----", False),
+    ],
+)
+def test_which_keys_open(tmp_path: Path, line: str, opens: bool) -> None:
+    write_keys(tmp_path, f"{line}\n")
+    person = door.Person("me", os.geteuid(), tmp_path)
+    found = door.guests(tmp_path / "etc", people=(person,))
+    assert found.keys == (f"{line}\n".encode() if opens else b"")
+
+
+@pytest.mark.parametrize("how", ["a link out", "a link round", "a pipe", "a directory", "writable"])
+def test_a_file_of_keys_that_sshd_would_not_trust_either(tmp_path: Path, how: str) -> None:
+    path = write_keys(tmp_path / "me", "ssh-ed25519 AAAA me\n")
+    person = door.Person("me", os.geteuid(), tmp_path / "me")
+    assert door.guests(tmp_path, people=(person,)).keys
+    if how == "writable":
+        path.chmod(0o666)
+    else:
+        path.rename(tmp_path / "elsewhere")
+    if how == "a link out":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif how == "a link round":
+        path.symlink_to(path)
+    elif how == "a pipe":
+        os.mkfifo(path)
+    elif how == "a directory":
+        path.mkdir()
+    assert door.guests(tmp_path, people=(person,)) == door.Guests()
+
+
+def test_a_link_within_the_home_and_a_bound(tmp_path: Path) -> None:
+    path = write_keys(tmp_path, "ssh-ed25519 AAAA me\n" * 10_000)
+    path.rename(tmp_path / "keys")
+    path.symlink_to(tmp_path / "keys")
+    person = door.Person("me", os.geteuid(), tmp_path)
+    assert door.guests(tmp_path, people=(person,)).keys.startswith(b"ssh-ed25519 AAAA me\n")
 
 
 # local

@@ -211,7 +211,8 @@ def test_what_is_loaded_is_what_the_statement_pins_and_the_handoff(world: World)
     (world.home / "ca.pem").write_bytes(b"a certificate")
     node = replace(world.node, places=replace(world.node.places, ca_bundle=world.home / "ca.pem"))
     plan = stage.stage(
-        node, options(tail=Tail.ZERO, keys=(world.home / "more",), ntp="169.254.169.123")
+        node,
+        options(wish=wish(keys=(world.home / "more",)), tail=Tail.ZERO, ntp="169.254.169.123"),
     )
     entries = unpack(world)
     files = {name: entry for name, entry in entries.items() if stat.S_ISREG(entry.mode)}
@@ -341,10 +342,36 @@ def test_record_and_tags_are_not_needed(world: World) -> None:
     assert world.system.loaded
 
 
-def test_a_file_of_keys_that_is_missing_is_refused(world: World) -> None:
-    with pytest.raises(Refused, match="there is no file"):
-        stage.stage(world.node, options(keys=(Path("/nowhere"),)))
+@pytest.mark.parametrize(
+    ("data", "words"), [(None, "is not there"), (b"PRIVATE KEY\n", "has no key that opens")]
+)
+def test_a_file_of_keys_that_is_of_no_use_is_refused(
+    world: World, data: bytes | None, words: str
+) -> None:
+    path = world.home / "named"
+    if data:
+        path.write_bytes(data)
+    with pytest.raises(Refused, match=words):
+        stage.stage(world.node, options(wish=wish(keys=(path,))))
     assert world.system.deeds == []
+
+
+def test_a_handoff_without_a_key_is_a_warning(world: World) -> None:
+    world.keys.write_bytes(b'no-pty,command="echo Please login as admin" ssh-rsa BBBB root\n')
+    checked = check.check(world.node, wish())
+    warning = next(one for one in checked.findings if one.severity is Severity.WARNING)
+    assert (warning.id, warning.remedy) == ("rescue-door", "say --ssh-key FILE")
+    stage.stage(world.node, options())
+    assert f"{DIRECTORY}/ssh/authorized_keys" not in unpack(world)
+
+
+def test_a_host_key_of_another_name_stays_here(world: World) -> None:
+    for name in ("ssh_host_old_rsa_key", "ssh_host_RSA_key"):
+        (world.home / "ssh" / name).write_bytes(SECRET)
+    (world.home / "ssh/ssh_host_dir_key").mkdir()
+    stage.stage(world.node, options())
+    found = [name for name in unpack(world) if "ssh_host" in name]
+    assert found == [f"{DIRECTORY}/ssh/ssh_host_ed25519_key"]
 
 
 def test_cancel_undoes_it(world: World) -> None:

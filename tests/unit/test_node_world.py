@@ -6,6 +6,7 @@ uses data holds it; and it breaks at any deed that a test names.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -419,16 +420,23 @@ class World:
         (home / "ssh").mkdir()
         (home / "ssh/ssh_host_ed25519_key").write_bytes(SECRET)
         (home / "ssh/ssh_host_ed25519_key.pub").write_bytes(b"ssh-ed25519 public\n")
-        (home / "keys").write_bytes(
+        (home / "etc").mkdir()
+        # Whoever runs the tests: keys must be their owner's.
+        (home / "etc/passwd").write_text(f"me:x:{os.geteuid()}:27::{home}/me:/bin/bash\n")
+        (home / "etc/group").write_text("sudo:x:27:\n")
+        self.keys = home / "me/.ssh/authorized_keys"
+        self.keys.parent.mkdir(parents=True)
+        self.keys.write_bytes(
             b'# comment\nssh-ed25519 AAAA me\ncommand="echo no" ssh-rsa BBBB root\n'
         )
+        self.keys.chmod(0o600)
         self.node = Node(
             system=self.system,
             places=Places(
                 state=home / "var/state.json",
                 hooks=home / "hooks.d",
                 host_keys=home / "ssh",
-                authorized_keys=(home / "keys", home / "missing"),
+                etc=home / "etc",
             ),
             cloud={"region": "eu-west-1", "endpoints": {"s3": "http://localhost:1"}},
             open_store=self._open_store,
