@@ -46,11 +46,11 @@ def silent(cloud: Cloud) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said", "heard"),
+    ("fault", "said"),
     [
-        (wrong_chunk, "is wrong in the store", True),
-        (forbidden, "refuses access", False),
-        (silent, "did not answer", False),
+        (wrong_chunk, "is wrong in the store"),
+        (forbidden, "refuses access"),
+        (silent, "did not answer"),
     ],
 )
 def test_a_fault_before_the_first_write_ends_in_old(
@@ -58,7 +58,6 @@ def test_a_fault_before_the_first_write_ends_in_old(
     node: Node,
     fault: Callable[[Cloud], AbstractContextManager[None]],
     said: str,
-    heard: bool,
 ) -> None:
     node.run(f"flashboot stage --image {IMAGE} --patience 20")
     mark = node.qemu.mark()
@@ -84,11 +83,9 @@ def test_a_fault_before_the_first_write_ends_in_old(
     status = node.run("flashboot status --json")
     told = json.loads(status.stdout)
     assert "old system" in told["text"]
-    if heard:  # the record could be written
-        assert said in told["text"]
-    # Without the record there are the tags.
+    assert said in told["text"]  # by the record, or by the tags where it could not be stored
     assert cloud.tags()["flashboot:state"] == "returned"
-    assert said in cloud.tags()["flashboot:record"] or heard
+    assert said in cloud.tags()["flashboot:record"]
 
 
 def test_an_image_that_does_not_fit_is_not_staged(
@@ -145,7 +142,7 @@ def test_a_login_that_uses_the_data_is_named_and_everything_comes_back(node: Nod
 
 
 def test_the_rescue_door_opens_with_the_nodes_own_keys(cloud: Cloud, node: Node) -> None:
-    known = node.run("cat /etc/ssh/ssh_host_ed25519_key.pub").stdout.split()[1]
+    known = node.host_key()
     node.run(f"flashboot stage --image {IMAGE} --patience 60")
     mark = node.qemu.mark()
     flash = node.flash()
@@ -157,7 +154,7 @@ def test_the_rescue_door_opens_with_the_nodes_own_keys(cloud: Cloud, node: Node)
         node.ssh.wait(timeout_seconds=60)
         assert node.run("cat /proc/sys/kernel/hostname").stdout.strip() == "flashboot"
         assert node.run("cat /sys/block/nvme1n1/ro").stdout.strip() == "1"
-        assert known in node.host_key()
+        assert node.host_key() == known
         node.wait_restart(timeout_seconds=300)
     node.boot()
     assert node.run("head -n 1 /etc/rig-release").stdout.strip() == "NAME=OLD"
