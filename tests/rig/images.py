@@ -50,8 +50,8 @@ DATA_SIZE = 128 * MIB
 SUITE = "bookworm"
 # fmt: off
 PACKAGES = (
-    "ca-certificates", "dbus", "e2fsprogs", "iproute2", "kexec-tools", "kmod", "openssh-server",
-    "python3", "systemd", "systemd-sysv", "udev", "usr-is-merged",
+    "ca-certificates", "dbus", "e2fsprogs", "iproute2", "kexec-tools", "kmod", "lvm2", "mdadm",
+    "openssh-server", "python3", "systemd", "systemd-sysv", "udev", "usr-is-merged",
 )
 _LEFT_OUT = (
     "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*",
@@ -69,7 +69,9 @@ _MASKED = (
     "kexec.service", "systemd-network-generator.service", "systemd-machine-id-commit.service",
     "proc-sys-fs-binfmt_misc.automount", "systemd-journal-flush.service", "keyboard-setup.service",
     "systemd-hwdb-update.service", "systemd-sysusers.service", "systemd-firstboot.service",
-    "systemd-modules-load.service", "ldconfig.service", "systemd-udev-settle.service",
+    "systemd-modules-load.service", "lvm2-monitor.service", "blk-availability.service",
+    "mdcheck_start.timer", "mdcheck_continue.timer", "mdmonitor-oneshot.timer",
+    "ldconfig.service", "systemd-udev-settle.service",
 )
 _ENABLED = (
     "systemd-networkd.service", "rig-db.service", "rig-premount.service", "rig-ready.service",

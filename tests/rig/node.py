@@ -11,6 +11,7 @@ QEMU with the same disks and firmware variables: under TCG that is 25 s faster t
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import threading
 import time
@@ -32,6 +33,7 @@ DATA_SERIAL = "AWS6AAE3B2F19C7E0D11"  # instance store names itself so, not as a
 QUIET = "flashboot: data filesystems are unmounted and flushed"
 MEMORY_MIB = 768  # what the RAM OS and the flasher promise to work in
 BOOT_SECONDS = 180.0
+_EXTRA_SIZE = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Node:
     firmware: Literal["bios", "uefi"] = "bios"
     root_size: int = 640 * MIB
     memory_mib: int = MEMORY_MIB
+    extra_disks: int = 0  # empty ones of 64 MiB, for arrays
+    extras: dict[str, Path] = field(default_factory=dict)  # by serial
     premounts: list[Look] = field(default_factory=list)
     _restarts_seen: int = 0
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -63,9 +67,18 @@ class Node:
         self.root, self.data = self.directory / "root.raw", self.directory / "data.raw"
         make_root_disk(self.image, self.root, size=self.root_size)
         make_data_disk(self.data)
+        for number in range(self.extra_disks):
+            path = self.directory / f"extra-{number}.raw"
+            path.touch()
+            os.truncate(path, _EXTRA_SIZE)
+            self.extras[f"AWS00000000000000E{number}"] = path
         machine = VirtualMachine(
             name=f"rig-{self.firmware}",
-            disks=(Disk(self.root, self.root_serial), Disk(self.data, DATA_SERIAL)),
+            disks=(
+                Disk(self.root, self.root_serial),
+                Disk(self.data, DATA_SERIAL),
+                *(Disk(path, serial) for serial, path in self.extras.items()),
+            ),
             firmware=self.firmware,
             memory_mib=self.memory_mib,
             mac=MAC,
