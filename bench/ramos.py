@@ -70,7 +70,8 @@ def with_stub(initramfs: bytes) -> bytes:
 def boot(output: Path, initrd: Path, memory: int) -> Boot | None:
     """One start in a machine of `memory` MiB; None if the flasher was not reached."""
     command_line = json.loads((output / "ramos.json").read_bytes())["command_line"]
-    command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=64", "-cpu", "max", "-smp", "2"]
+    accelerator = "tcg,thread=multi,tb-size=64"  # see flashboot/machine/qemu.py, TCG
+    command = ["qemu-system-x86_64", "-accel", accelerator, "-cpu", "max", "-smp", "2"]
     command += ["-m", str(memory), "-nodefaults", "-display", "none", "-serial", "stdio"]
     command += ["-no-reboot", "-kernel", str(output / "vmlinuz"), "-initrd", str(initrd)]
     command += ["-append", command_line, "-netdev", "user,id=n"]
