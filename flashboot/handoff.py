@@ -79,6 +79,9 @@ class Handoff:
             raise MalformedDocument("handoff", f"{self.run[:80]!r} is not a run's name")
         if not _MAC.fullmatch(self.network.mac):
             raise MalformedDocument("handoff", f"{self.network.mac[:40]!r} is not a MAC address")
+        for server in self.network.dns:
+            if not server or not _SAFE.fullmatch(server) or "," in server:
+                raise MalformedDocument("handoff", f"{server[:80]!r} is not a name server")
         if not _SAFE.fullmatch(self.network.ntp):
             raise MalformedDocument("handoff", f"{self.network.ntp[:80]!r} is not a host")
 
@@ -182,6 +185,7 @@ def files(bundle: Bundle) -> dict[str, bytes]:
         f"FLASHBOOT_RUN={bundle.handoff.run}\n"
         f"FLASHBOOT_MAC={network.mac}\n"
         f"FLASHBOOT_NTP={network.ntp}\n"
+        f"FLASHBOOT_DNS={','.join(network.dns)}\n"
     )
     result = {
         "handoff.json": dump(bundle.handoff),

@@ -73,6 +73,7 @@ def chunk_tables(draw: st.DrawFn) -> ChunkTable:
 
 
 hosts = st.from_regex(r"[A-Za-z0-9.,:_-]{0,60}", fullmatch=True)
+name_servers = st.from_regex(r"[A-Za-z0-9.:_-]{1,60}", fullmatch=True)
 macs = st.from_regex(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", fullmatch=True)
 runs = st.from_regex(r"[0-9A-Za-z-]{1,64}", fullmatch=True)
 root_devices = st.builds(
@@ -84,7 +85,9 @@ root_devices = st.builds(
     controller=texts(1024),
     disk_guid=texts(1024),
 )
-networks = st.builds(Network, mac=macs, ntp=hosts, dns=st.lists(texts(1024), max_size=8).map(tuple))
+networks = st.builds(
+    Network, mac=macs, ntp=hosts, dns=st.lists(name_servers, max_size=8).map(tuple)
+)
 handoffs = st.builds(
     Handoff,
     run=runs,

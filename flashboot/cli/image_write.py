@@ -3,6 +3,7 @@
 import argparse
 import os
 import stat
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,11 +74,13 @@ class _Target:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from flashboot.image.statement import expiry, require_fit
     from flashboot.store import catalog
 
     store = opening.store_of(arguments)
     image = catalog.fetch_image(store, arguments.image)
     target = _look(arguments.device, image.statement, create=arguments.create)
+    require_fit(image.statement, expiry(image.statement, now=int(time.time())))
     _require_room(image.statement, target)
     act = f"overwrite {target} with image {arguments.image}"
     if arguments.dry_run:

@@ -134,6 +134,16 @@ def check_fit(
     return tuple(reasons)
 
 
+def expiry(statement: Statement, *, now: int) -> tuple[str, ...]:
+    """The reason why the image may not be used any more at `now`, seconds since 1970; or none.
+
+    Asked once, at the start of a run: a flash that has begun does not stop for the clock.
+    """
+    if statement.expires and now >= statement.expires:
+        return (f"it expired {now - statement.expires} seconds ago",)
+    return ()
+
+
 def require_fit(statement: Statement, reasons: tuple[str, ...]) -> None:
     """Raises UnfitImage with all `reasons`, if there are any."""
     if reasons:

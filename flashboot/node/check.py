@@ -88,6 +88,7 @@ def check(node: Node, wish: Wish) -> Checked:
         published=published,
         image_problem=_words(image_error),
         budget=wish.budget,
+        now=system.now() // 1000,
     )
     return Checked(facts, findings.judge(facts), image_error)
 

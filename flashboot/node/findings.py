@@ -80,6 +80,7 @@ class Facts:
     published: Published | None
     image_problem: str
     budget: int
+    now: int  # seconds since 1970
 
 
 def judge(facts: Facts) -> tuple[Finding, ...]:
@@ -224,6 +225,12 @@ def _image(facts: Facts) -> Iterator[Finding]:
     yield _note(
         "image", f"{wanted.name} has {format_size(wanted.image_size)}, digest {wanted.digest.hex()}"
     )
+    for reason in statement.expiry(wanted, now=facts.now):
+        yield _refuse(
+            "image-expired",
+            f"image {wanted.name} may not be used any more: {reason}",
+            "choose a newer one (`flashboot image list`), or publish it again under another name",
+        )
     if facts.layout.root is not None:
         for reason in statement.check_fit(
             wanted,

@@ -12,7 +12,7 @@ mkdir -p .cache
 python=/usr/bin/python3
 case $level in
   base) packages="python3 python3-venv" extra="" ;;
-  test) packages="python3 python3-venv" extra="[test,rig]" ;; # types and unit tests read the rig too
+  test) packages="python3 python3-venv cpio gdisk util-linux-extra" extra="[test,rig]" ;; # types read the rig too
   rig)
     packages="python3 python3-venv qemu-system-x86 ovmf seabios ipxe-qemu mmdebstrap debian-archive-keyring
       busybox-static dosfstools e2fsprogs fdisk gdisk grub-common grub-efi-amd64-bin grub-pc-bin kmod mtools

@@ -166,6 +166,7 @@ class TestFiles:
                 b"FLASHBOOT_RUN=20260101-1\n"
                 b"FLASHBOOT_MAC=02:00:00:00:00:01\n"
                 b"FLASHBOOT_NTP=169.254.169.123\n"
+                b"FLASHBOOT_DNS=" + ",".join(PLAN.network.dns).encode() + b"\n"
             ),
             "flashboot/ssh/authorized_keys": b"ssh-ed25519 AAAA guest\n",
             "flashboot/ssh/ssh_host_ed25519_key": b"-----BEGIN SECRET",
@@ -193,13 +194,14 @@ class TestFiles:
         assert "SECRET" not in handoff.dump(PLAN).decode()
 
     @given(strategies.handoffs)
-    def test_network_env_always_has_three_plain_lines(self, value: Handoff) -> None:
+    def test_network_env_always_has_four_plain_lines(self, value: Handoff) -> None:
         files = handoff.files(Bundle(value, b"", b""))
         lines = files["flashboot/network.env"].decode().split("\n")
         assert [line.partition("=")[0] for line in lines] == [
             "FLASHBOOT_RUN",
             "FLASHBOOT_MAC",
             "FLASHBOOT_NTP",
+            "FLASHBOOT_DNS",
             "",
         ]
         assert not set("".join(lines)) & set(" $`'\"\\;&|<>()#*?~\t")

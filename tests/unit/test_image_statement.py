@@ -284,3 +284,10 @@ class TestEnvelope:
     def test_any_payload_text_is_opened_or_refused_with_a_sentence(self, text: str) -> None:
         with contextlib.suppress(MalformedDocument):
             envelope.open_envelope(self.sealed(payload=text))
+
+
+def test_an_image_expires_at_its_second_and_one_without_never() -> None:
+    base = replace(APP, expires=1_000)
+    assert statement.expiry(base, now=999) == ()
+    assert statement.expiry(base, now=1_060) == ("it expired 60 seconds ago",)
+    assert statement.expiry(replace(base, expires=0), now=2**40) == ()

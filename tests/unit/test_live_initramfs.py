@@ -99,21 +99,6 @@ def test_a_library_that_no_package_holds_is_named() -> None:
         build.link_closure(tree, {})
 
 
-@pytest.mark.skipif(
-    not list((REPOSITORY / ".cache/ramos").glob("base-*")), reason="no RAM OS was built here"
-)
-def test_the_ram_os_that_was_built_last_lacks_no_library() -> None:
-    parts = (REPOSITORY / ".cache/ramos").glob("base-*")
-    newest = max(parts, key=lambda path: path.stat().st_mtime).read_bytes()
-    archive = zstandard.ZstdDecompressor().decompressobj().decompress(newest)
-    tree = {entry.name: entry for entry in cpio.read(archive)}
-    needs = {name for e in tree.values() if elf.is_elf(e.data) for name in elf.needed(e.data)}
-    assert {n for n in needs if f"usr/lib/x86_64-linux-gnu/{n}" not in tree} == set()
-    assert "libssl.so.3" in needs
-    assert tree["usr/lib/modules"].mode == 0o40755
-    assert not [name for name in tree if name.endswith((".ko.xz", "/mdadm", "/lvm", "/e2fsck"))]
-
-
 # Debian packages
 
 

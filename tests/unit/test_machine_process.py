@@ -92,7 +92,7 @@ def test_finds_holders_in_a_fake_proc(tmp_path: Path) -> None:
     (proc / "7/cwd").symlink_to("/dev/shm")
     for number in range(8):
         (proc / f"7/fd/{number}").symlink_to(f"/dev/shm{'/.' * number}")
-    (proc / "5/fd/0").symlink_to("/dev/null")
+    (proc / "5/fd/0").symlink_to("/proc/version")
     (proc / "5/fd/1").symlink_to("/nowhere")
     dev = f"{os.major(device):02x}:{os.minor(device):02x}"
     (proc / "3/maps").write_text(

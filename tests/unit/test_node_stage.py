@@ -97,6 +97,7 @@ REFUSALS: list[tuple[str, Break]] = [
     ("image-unfit", lambda w: setattr(w.system, "root", replace(w.system.root, size=512))),
     ("image-unfit", lambda w: setattr(w.system, "root", replace(w.system.root, sector_size=4096))),
     ("image-ramos", lambda w: w.publish(ramos=None)),
+    ("image-expired", lambda w: w.publish(expires=1)),
     (
         "data-foreign",
         lambda w: w.system.extra_mounts.append(
