@@ -1,14 +1,9 @@
-# Bakes an AMI: Debian 12 with flashboot in it, then publishes it as an image.
+# Bakes an AMI: Debian 12 with flashboot in it.
 # Everything that happens inside is packer/install.sh; the rig's images use the same script.
 
 variable "name" {
   type        = string
-  description = "Name of the AMI and of the image; names are immutable, so put a build number in."
-}
-
-variable "store" {
-  type        = string
-  description = "Where the image goes: s3://BUCKET/PREFIX."
+  description = "Name of the AMI, and best of the image too; names are immutable: put a build number in."
 }
 
 variable "region" {
@@ -89,17 +84,9 @@ build {
     ]
   }
 
-  # The manifest names the AMI; the last step makes an image of it.
-  post-processors {
-    post-processor "manifest" {
-      output     = "${var.name}.manifest.json"
-      strip_path = true
-    }
-    post-processor "shell-local" {
-      inline = [
-        "ami=$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))[\"builds\"][-1][\"artifact_id\"].split(\":\")[1])' ${var.name}.manifest.json)",
-        "flashboot image publish \"$ami\" --name ${var.name} --store ${var.store}",
-      ]
-    }
+  # The manifest names the AMI. Publishing it is a step of its own (README.md beside this file).
+  post-processor "manifest" {
+    output     = "${var.name}.manifest.json"
+    strip_path = true
   }
 }
