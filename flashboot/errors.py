@@ -166,6 +166,13 @@ class ChunkMismatch(FlashbootError):
     hint = "the store holds other bytes than published; `flashboot image publish --repair` mends it"
 
 
+class NotArmed(FlashbootError):
+    """This node was restarted into the RAM OS, but nobody said `flashboot flash`."""
+
+    exit_code = 44
+    hint = "the old system starts again unchanged; stage again, then say `flashboot flash`"
+
+
 class NotVerified(FlashbootError):
     """{} does not hold the image: {}."""
 

@@ -19,6 +19,7 @@ from flashboot.units import KIB, MIB
 SCHEMA = "flashboot.handoff/1"
 MAX_BYTES = 64 * KIB  # of handoff.json
 DIRECTORY = "flashboot"  # below the root of the RAM OS
+ARMED = "armed"  # the file that says that `flash` has left for this run
 DEFAULT_BUDGET = 256 * MIB  # what the flasher may hold of an image at any time, bytes
 MIN_BUDGET = 96 * MIB  # below this the threads' own buffers leave no room for what is fetched
 DEFAULT_PATIENCE = 600  # seconds that the flasher asks a silent store before it gives up
@@ -91,6 +92,7 @@ class Bundle:
     """A handoff with the documents and keys that travel beside it.
 
     `host_keys` are OpenSSH private keys by file name, `authorized_keys` the rescue door's guests.
+    `armed` is the run that `flash` has left for: read in the RAM OS, and added by `arming` last.
     """
 
     handoff: Handoff
@@ -100,6 +102,7 @@ class Bundle:
     # Private: never in a repr, which is what logs and tracebacks show.
     host_keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     ca_bundle: bytes = b""
+    armed: str = ""
 
 
 def dump(handoff: Handoff) -> bytes:
@@ -202,6 +205,15 @@ def files(bundle: Bundle) -> dict[str, bytes]:
     if bundle.ca_bundle:
         result["ca.pem"] = bundle.ca_bundle
     return {f"{DIRECTORY}/{name}": data for name, data in result.items()}
+
+
+def arming(run: str) -> dict[str, bytes]:
+    """The file that `flash` adds last: without it the RAM OS gives the node back at once.
+
+    `stage` loads a kernel that nobody may start by accident, but some systems start a loaded
+    kernel at any reboot (systemctl(1), `reboot`; Debian's LOAD_KEXEC).
+    """
+    return {f"{DIRECTORY}/{ARMED}": run.encode()}
 
 
 def check_documents(handoff: Handoff, *, statement: bytes, table: bytes) -> None:

@@ -21,6 +21,6 @@ step types $bin/mypy & types=$!
 step format $bin/ruff format --check . || failed=1
 step lint $bin/ruff check . || failed=1
 step layers $bin/lint-imports || failed=1
-step unit $bin/pytest -q tests/unit || failed=1
+step unit $bin/pytest -q -n 2 tests/unit || failed=1
 wait $types || failed=1
 exit $failed

@@ -32,10 +32,12 @@ def read_bundle(directory: str = HANDOFF) -> Bundle:
 
     The keys of the rescue door are PID 1's business and are not read.
     """
+    armed = Path(directory) / handoff.ARMED
     return Bundle(
         handoff=handoff.load(_read(f"{directory}/handoff.json")),
         statement=_read(f"{directory}/statement"),
         table=_read(f"{directory}/table"),
+        armed=armed.read_text(encoding="ascii") if armed.exists() else "",
     )
 
 

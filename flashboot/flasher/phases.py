@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from flashboot import handoff, record
-from flashboot.errors import FlashbootError, NoMemory, WrongDevice, explain
+from flashboot.errors import FlashbootError, NoMemory, NotArmed, WrongDevice, explain
 from flashboot.flasher import flash
 from flashboot.flasher.flash import Rehearsed, Target
 from flashboot.flasher.plan import describe, make_plan
@@ -118,6 +118,8 @@ def prepare(job: Flash) -> Ready:
     """All that can fail without harm."""
     report, plan_of = job.report, job.bundle.handoff
     with report.phase("documents") as facts:
+        if job.bundle.armed != plan_of.run:
+            raise NotArmed
         published = _documents(job.bundle)
         facts["image"] = published.statement.name
     with report.phase("device") as facts:

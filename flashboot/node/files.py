@@ -33,11 +33,11 @@ def write(path: Path, data: bytes) -> None:
         raise MachineError(path, f"cannot be written: {reason(error)}") from error
 
 
-def read(path: Path) -> bytes | None:
-    """What lies at `path`; None where nothing does. Raises MachineError."""
+def read(path: Path, *, cap: int = _MAX_BYTES) -> bytes | None:
+    """What lies at `path`, `cap` bytes at most; None where nothing does. Raises MachineError."""
     try:
         with path.open("rb") as file:
-            return file.read(_MAX_BYTES)
+            return file.read(cap)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import flashboot
-from flashboot import cpio, handoff
+from flashboot import handoff
 from flashboot.errors import FlashbootError, KexecRefused, Refused, explain
 from flashboot.handoff import DEFAULT_PATIENCE, Bundle, Handoff, Network, RootDevice
 from flashboot.image.protocol import Tail
-from flashboot.node import check, files, runs
+from flashboot.node import check, files, loading, runs
 from flashboot.node.check import Checked, Wish
 from flashboot.node.findings import Facts
+from flashboot.node.loading import Loadable
 from flashboot.node.recorder import Recorder, tag
 from flashboot.node.runs import Run, Staged
 from flashboot.node.system import Node, Places
@@ -53,15 +54,6 @@ class StageOptions:
     ntp: str = ""
     dns: tuple[str, ...] = ()
     patience_seconds: int = DEFAULT_PATIENCE
-
-
-@dataclass(frozen=True, slots=True)
-class Loadable:
-    """What kexec loads: kernel, the pieces of the initramfs, and the kernel's command line."""
-
-    kernel: bytes = field(repr=False)
-    initramfs: tuple[bytes, ...] = field(repr=False)
-    command_line: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +102,17 @@ def stage(node: Node, options: StageOptions, checked: Checked | None = None) -> 
     ready = plan(node, options, checked)
     loadable = fetch(node, ready)
     run = ready.staged.run
-    node.system.load_kexec(loadable.kernel, loadable.initramfs, command_line=loadable.command_line)
+    loading.load(node, loadable)
     try:
         if not node.system.kexec_loaded():
             raise KexecRefused("it took the kernel and says that none is loaded")
+        loading.keep(node, loadable)
         runs.write_state(node.places.state, ready.staged)
     except BaseException:
         # Whatever was staged before is gone as well: the kernel holds one kernel at a time.
         node.system.unload_kexec()
         files.remove(node.places.state)
+        loading.forget(node)
         raise
     recorder = Recorder(node, run)
     text = f"image {run.image} is staged, run {run.name}"
@@ -144,7 +138,11 @@ def fetch(node: Node, ready: Plan) -> Loadable:
     )
     # The kernel looks for the next archive at a multiple of four (init/initramfs.c).
     padding = bytes(-len(initramfs) % 4)
-    return Loadable(kernel, (initramfs, padding, archive(ready.bundle)), ready.command_line)
+    return Loadable(
+        kernel,
+        initramfs + padding + loading.archive(handoff.files(ready.bundle)),
+        ready.command_line,
+    )
 
 
 def cancel(node: Node) -> Staged | None:
@@ -161,6 +159,7 @@ def cancel(node: Node) -> Staged | None:
     if ours and node.system.kexec_loaded():
         node.system.unload_kexec()
     files.remove(node.places.state)
+    loading.forget(node)
     if staged is None or not ours:
         return None
     recorder = Recorder(node, staged.run)
@@ -178,12 +177,6 @@ def command_line(running: str) -> str:
     """The RAM OS's kernel command line: this kernel's consoles, nothing else of it."""
     consoles = [word for word in running.split() if word.startswith("console=")]
     return " ".join((*(consoles or _CONSOLES), *_COMMAND_LINE))
-
-
-def archive(bundle: Bundle) -> bytes:
-    """The handoff as a cpio archive, readable by root only."""
-    entries = [cpio.file(name, data, 0o600) for name, data in handoff.files(bundle).items()]
-    return cpio.pack(cpio.with_parents(entries, 0o700))
 
 
 def _bundle(

@@ -21,7 +21,7 @@ from flashboot.errors import (
 )
 from flashboot.machine.blockdevices import Layer
 from flashboot.machine.process import Holder
-from flashboot.node import files, holders, hooks, residency, runs
+from flashboot.node import files, holders, hooks, loading, residency, runs
 from flashboot.node.check import users_of
 from flashboot.node.findings import below
 from flashboot.node.layout import Layout, Placed
@@ -230,6 +230,14 @@ def seal(job: Leaving) -> str:
     return ", ".join(disk.path for disk in disks)
 
 
+def arm(job: Leaving) -> str:
+    """Load once more what is staged, now with the word that the RAM OS wants to see."""
+    loadable = loading.kept(job.node)
+    job.will_undo("what is loaded is not armed any more", lambda: loading.load(job.node, loadable))
+    loading.load(job.node, loadable, armed=job.run.name)
+    return f"run {job.run.name}"
+
+
 def report(job: Leaving) -> str:
     """The last look, and the last word of this system."""
     staged = require_staged(job.node)
@@ -275,6 +283,7 @@ STEPS = (
     Step("prove", "making sure that nothing uses a data disk", prove),
     Step("flush", "flushing the data disks", flush),
     Step("seal", "making the data disks read-only", seal),
+    Step("arm", "telling the RAM OS that this is a flash", arm),
     Step("report", "telling that the node leaves", report),
     Step("leave", "leaving by kexec, through systemd", leave),
 )

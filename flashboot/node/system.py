@@ -132,6 +132,8 @@ class Places:
     """Where files lie on the node."""
 
     state: Path = Path("/var/lib/flashboot/state.json")
+    # In memory (tmpfs): what `stage` has loaded, for `flash` to load once more, armed.
+    staged: Path = Path("/run/flashboot/staged")
     hooks: Path = Path("/etc/flashboot/hooks.d")
     host_keys: Path = Path("/etc/ssh")
     # passwd, group and sudoers.d are read for the rescue door's guests; under sudo, who called it.

@@ -89,7 +89,10 @@ class Scene:
         self.machine = FakeMachine(MemoryDevice(len(DATA), content=OLD_DISK, faults=self.faults))
         self.cloud = FakeCloud(self.store)
         self.bundle = Bundle(
-            _handoff(self.published), self.published.envelope, self.published.stored_table
+            _handoff(self.published),
+            self.published.envelope,
+            self.published.stored_table,
+            armed=RUN,
         )
 
     def job(self) -> Flash:
@@ -202,6 +205,14 @@ def failing_read(scene: Scene) -> None:
     scene.machine.device.faults.append(fault)
 
 
+def not_armed(scene: Scene) -> None:
+    scene.bundle = replace(scene.bundle, armed="")
+
+
+def armed_for_another_run(scene: Scene) -> None:
+    scene.bundle = replace(scene.bundle, armed="20251122-abc")
+
+
 def a_bug(scene: Scene) -> None:
     def fault(operation: str, key: str) -> None:
         if key.startswith("packs/"):
@@ -224,6 +235,8 @@ def a_bug(scene: Scene) -> None:
         (tampered_table, "has digest"),
         (failing_read, "failed to read"),
         (a_bug, "never thought of"),
+        (not_armed, "nobody said"),
+        (armed_for_another_run, "nobody said"),
     ],
 )
 def test_every_failure_before_the_first_write_ends_in_old(

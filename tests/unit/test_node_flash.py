@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flashboot import handoff
 from flashboot.errors import (
     LeaveFailed,
     MachineError,
@@ -16,7 +17,7 @@ from flashboot.errors import (
 )
 from flashboot.machine.blockdevices import Layer
 from flashboot.machine.process import Holder
-from flashboot.node import flash, runs, stage, steps
+from flashboot.node import flash, loading, runs, stage, steps
 from flashboot.node.check import Wish
 from flashboot.node.leaving import FlashOptions, Leaving
 from flashboot.node.stage import StageOptions
@@ -54,6 +55,13 @@ def run_name(world: World) -> str:
     return state.run.name
 
 
+def armed(world: World) -> bool:
+    """Whether the archive that is loaded ends with the word that `flash` has left for this run."""
+    assert world.system.kexec is not None
+    _, initramfs, _ = world.system.kexec
+    return initramfs.endswith(loading.archive(handoff.arming(run_name(world))))
+
+
 def test_the_whole_way_in_its_order(world: World) -> None:
     before = world.system.snapshot()
     with pytest.raises(Gone):
@@ -64,14 +72,15 @@ def test_the_whole_way_in_its_order(world: World) -> None:
     wanted = [
         "systemctl stop db.service", "swapoff nvme4n1", "unmount logs", "unmount data",
         "stop md0", "stop dm-0", "flush nvme1n1 nvme2n1 nvme3n1 nvme4n1",
-        *(f"nvme{n}n1 read-only: True" for n in range(1, 5)), "leave",
+        *(f"nvme{n}n1 read-only: True" for n in range(1, 5)), "load kexec", "leave",
     ]  # fmt: skip
     assert deeds[-len(wanted) :] == wanted
     assert world.system.snapshot() != before
+    assert armed(world)
     said = world.system.said
     quiet = said.index(steps.QUIET)
     assert steps.QUIET == "data filesystems are unmounted and flushed"
-    assert any(line.startswith("flash 10/11 report") for line in said[quiet:])
+    assert any(line.startswith("flash 11/12 report") for line in said[quiet:])
     state = runs.read_state(world.node.places.state)
     assert state is not None
     assert state.left_at > 0
@@ -180,7 +189,10 @@ def test_undoing_goes_backwards(world: World) -> None:
     world.system.fault = breaking("leave", "before", MachineError("systemd", "said no"))
     with pytest.raises(LeaveFailed):
         leave(world)
-    back = world.system.deeds[world.system.deeds.index("nvme4n1 read-only: True") + 1 :]
+    sealed = world.system.deeds.index("nvme4n1 read-only: True")
+    assert world.system.deeds[sealed + 1 : sealed + 3] == ["load kexec", "load kexec"]
+    assert not armed(world), "what is loaded is only staged again"
+    back = world.system.deeds[sealed + 3 :]
     mounts = [deed for deed in back if deed.startswith("mount -t")]
     assert back[:4] == [f"nvme{n}n1 read-only: False" for n in (4, 3, 2, 1)]
     assert [deed.split()[0] for deed in back[4:6]] == ["vgchange", "mdadm"]

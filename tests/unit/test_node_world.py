@@ -434,6 +434,7 @@ class World:
             system=self.system,
             places=Places(
                 state=home / "var/state.json",
+                staged=home / "run/staged",
                 hooks=home / "hooks.d",
                 host_keys=home / "ssh",
                 etc=home / "etc",

@@ -112,6 +112,19 @@ def test_cancel_undoes_stage(node: Node) -> None:
     assert node.run("flashboot flash --unprotected --yes", check=False).returncode == 51
 
 
+def test_a_reboot_of_a_staged_node_is_no_flash(node: Node) -> None:
+    node.run(f"flashboot stage --image {IMAGE}")
+    mark = node.qemu.mark()
+    node.run("systemctl reboot", check=False)  # systemctl(1): it starts a kernel that is loaded
+    node.qemu.wait_for(RAM_OS, timeout_seconds=180, after=mark)
+    start = node.look()
+    reason, end = node.wait_restart(timeout_seconds=300)
+    assert reason == "guest-reset"
+    node.qemu.wait_for("nobody said `flashboot flash`", timeout_seconds=1, after=mark)
+    assert start.counters[node.root_serial].writes == end.counters[node.root_serial].writes
+    assert "OLD serves" in node.boot().text
+
+
 def test_a_hook_that_says_no_keeps_the_node_serving(node: Node) -> None:
     node.run(f"flashboot stage --image {IMAGE}")
     hooks = "/etc/flashboot/hooks.d/before-flash"
