@@ -241,9 +241,10 @@ def test_restart_restarts() -> None:
 def test_restart_without_privilege_says_so() -> None:
     code = (
         "import os\n"
-        "os.setgid(65534); os.setuid(65534)\n"
         "from flashboot.machine.power import restart\n"
         "from flashboot.errors import MachineError\n"
+        # Only now: the checkout may lie where nobody else can read it.
+        "os.setgid(65534); os.setuid(65534)\n"
         "try: restart()\n"
         "except MachineError as error: print(error)\n"
     )
