@@ -108,7 +108,7 @@ def _write(
         open_device(target.path, writable=True) as device,
         PhaseMeter(quiet=arguments.quiet) as progress,
     ):
-        return write_image(
+        result = write_image(
             store,
             image,
             device,
@@ -116,6 +116,11 @@ def _write(
             tail=Tail(arguments.tail),
             progress=progress,
         )
+        # The kernel still knows the partitions that were there before.
+        problem = device.reread_partitions() if device.is_block_device else None
+    if problem:
+        output.say(problem)
+    return result
 
 
 def _look(path: str, statement: "Statement", *, create: bool) -> _Target:

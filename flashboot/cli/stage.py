@@ -65,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         output.say(line(finding))
     if arguments.dry_run:
         plan = stage.plan(node, options, checked)
+        for number, words in enumerate(_flash_plan(plan), 1):
+            output.say(f"plan {number}: {words}")
         said = "would be staged; nothing was changed"
     else:
         plan = stage.stage(node, options, checked)
@@ -83,6 +85,24 @@ def _worth_telling(checked: "Checked") -> list["Finding"]:
     return [finding for finding in checked.findings if finding.severity in told]
 
 
+def _flash_plan(plan: "Plan") -> tuple[str, ...]:
+    """What the RAM OS would do, a line each."""
+    from flashboot.flasher.plan import describe, make_plan
+
+    published, wanted = plan.checked.facts.published, plan.bundle.handoff
+    if published is None:
+        return ()
+    root = wanted.root
+    return describe(
+        make_plan(
+            published.table,
+            device_size=root.size,
+            sector_size=root.sector_size,
+            tail=wanted.tail,
+        )
+    )
+
+
 def _value(plan: "Plan", *, dry_run: bool) -> dict[str, Any]:
     from flashboot import handoff
     from flashboot.node import findings
@@ -99,6 +119,7 @@ def _value(plan: "Plan", *, dry_run: bool) -> dict[str, Any]:
         "handoff": sorted(handoff.files(plan.bundle)),  # names only: it holds private keys
         "staged_at": plan.staged.staged_at,
         "dry_run": dry_run,
+        "plan": list(_flash_plan(plan)),
         "findings": findings.values(plan.checked.findings),
     }
 

@@ -163,7 +163,7 @@ def test_a_dripping_body_is_cut_off(store: S3Store, server: FaultyS3) -> None:
     # 10240 bytes would take 512 s.
     with pytest.raises(StoreUnavailable, match="too slowly"):
         store.get(KEY, limit=len(WHOLE))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_a_put_outlives_an_answer_that_was_lost(store: S3Store, server: FaultyS3) -> None:
@@ -224,7 +224,7 @@ def test_an_abort_ends_the_wait_at_once(store: S3Store, server: FaultyS3) -> Non
     started = time.monotonic()
     with pytest.raises(Interrupted):
         patient.get(KEY, limit=len(WHOLE))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 @pytest.mark.server

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ class ServiceFailed(Exception):
     """The server did not come up; the message ends with the tail of its log."""
 
 
-class Service:
+class Service(ABC):
     """A child process with a log file. Use it as a context manager, from the main thread.
 
     `setpriv --pdeathsig` lets the kernel end the child when its parent dies, even by SIGKILL.
@@ -30,18 +31,18 @@ class Service:
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self) -> Sequence[str]:
         """What to run; asked for at the start."""
-        raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
         """The child's environment; nothing of ours that could lead it elsewhere."""
         kept = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
         return {name: os.environ[name] for name in kept if name in os.environ}
 
+    @abstractmethod
     def ready(self) -> bool:
         """Whether it serves by now. Must answer within a second."""
-        raise NotImplementedError
 
     @property
     def pid(self) -> int:

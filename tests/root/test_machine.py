@@ -202,7 +202,7 @@ def test_a_hanging_call_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     start = time.monotonic()
     with pytest.raises(MachineError, match=r"did not come back within 0\.3 s"):
         unmount(str(tmp_path), timeout_seconds=0.3)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
 
 
 def test_root_is_on_something() -> None:

@@ -69,6 +69,7 @@ def test_check_and_stage_take_further_keys(run: Run, world: World) -> None:
 def test_stage_status_cancel(run: Run, world: World) -> None:
     dry = value(run("stage", "--image", "app-42", "--dry-run", "--json"))
     assert dry["dry_run"] is True
+    assert any(line.startswith("step 1: clear sector 0") for line in dry["plan"])
     assert "flashboot/ssh/ssh_host_ed25519_key" in dry["handoff"]
     assert value(run("status", "--json"))["situation"] == "nothing"
     staged = value(run("stage", "--image", "app-42", "--tail", "zero", "--json"))
