@@ -199,7 +199,8 @@ class S3Store:
     def _translate_answer(self, error: botocore.exceptions.ClientError, key: str) -> StoreError:
         status, details = _status(error), error.response.get("Error", {})
         code = str(details.get("Code", status))
-        reason = f"{code}: {details['Message']}" if details.get("Message") else code
+        message = str(details.get("Message") or "").rstrip(".")  # our sentences end by themselves
+        reason = f"{code}: {message}" if message else code
         if code in _PASSING_CODES or status in _PASSING_STATUS or status >= 500:
             return StoreUnavailable(self.url, key, reason)
         if code == "NoSuchBucket":
