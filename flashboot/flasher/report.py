@@ -62,7 +62,7 @@ class Report:
 
     def outcome(self, text: str, facts: Facts) -> None:
         """The flasher's last word on this run."""
-        self.say(f"outcome: {text}{_spell(facts)}")
+        self.say(f"outcome: {text.rstrip('.')}{_spell(facts)}")
         self._add(Kind.OUTCOME, text, facts)
 
     def progress(self) -> Callable[[int, int], None]:

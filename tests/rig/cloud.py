@@ -89,6 +89,14 @@ class Cloud:
         }
         return "".join(f"{name}={value}\n" for name, value in lines.items())
 
+    def guest_settings(self) -> dict[str, str | dict[str, str]]:
+        """The same as cloud/settings.py writes it into a handoff."""
+        endpoints = {
+            "s3": f"http://{HOST_ADDRESS}:{self.seaweed.port}",
+            "ec2": f"http://{HOST_ADDRESS}:{self.moto.port}",
+        }
+        return {"region": REGION, "endpoints": endpoints}
+
     def publisher_environment(self) -> dict[str, str]:
         """What a CI job that publishes has: the store's address and keys."""
         return {
