@@ -211,7 +211,7 @@ def arming(run: str) -> dict[str, bytes]:
     """The file that `flash` adds last: without it the RAM OS gives the node back at once.
 
     `stage` loads a kernel that nobody may start by accident, but some systems start a loaded
-    kernel at any reboot (systemctl(1), `reboot`; Debian's LOAD_KEXEC).
+    kernel at any reboot (systemctl(1) of newer systemd; Debian's LOAD_KEXEC).
     """
     return {f"{DIRECTORY}/{ARMED}": run.encode()}
 

@@ -1,8 +1,8 @@
 """What kexec loads, and once more with the mark that `flash` has left: the RAM OS wants to see it.
 
 `stage` loads a kernel days before a flash, and some systems start a loaded kernel at any reboot:
-systemctl(1) says so of `reboot`, and Debian's kexec-tools do it with LOAD_KEXEC. Such a restart
-must not become a flash. So what `stage` loads is not armed, and `flash` loads it again, armed,
+systemctl(1) of newer systemd says so of `reboot`, and Debian's kexec-tools do it with LOAD_KEXEC.
+Such a restart must not become a flash. So what `stage` loads is not armed, and `flash` loads it again, armed,
 when all else is done.
 """
 
