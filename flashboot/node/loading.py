@@ -2,8 +2,8 @@
 
 `stage` loads a kernel days before a flash, and some systems start a loaded kernel at any reboot:
 systemctl(1) of newer systemd says so of `reboot`, and Debian's kexec-tools do it with LOAD_KEXEC.
-Such a restart must not become a flash. So what `stage` loads is not armed, and `flash` loads it again, armed,
-when all else is done.
+Such a restart must not become a flash. So what `stage` loads is not armed, and `flash` loads it
+again, armed, when all else is done.
 """
 
 from collections.abc import Mapping
